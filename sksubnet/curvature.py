@@ -1,0 +1,207 @@
+"""The generalised Gauss-Newton matrix (GGN) of a subnetwork, summed over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sksubnet.cholesky import mirror_upper_
+from sksubnet.jacobian import (
+    JacobianPlan,
+    jacobian,
+    plan_jacobian,
+    squared_jacobian_sum,
+    trained_indices,
+)
+from sksubnet.progress import progress
+
+if TYPE_CHECKING:
+    from sksubnet.trained import Rows, TrainedNet
+
+PROBE_ROWS = 3
+"""Rows on which a Jacobian plan is checked against plain automatic differentiation."""
+
+MEMORY_BUDGET = 2**28
+"""Bytes that the Jacobian rows of one batch may take."""
+
+RECYCLED_BYTES = 3 * 2**23
+"""Size up to which allocators hand out the same memory again instead of fresh pages."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """GGN of S weights, ``sum_n w_n J_n^T Lambda_n J_n``, as one of three representations.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Weighted log likelihood of the rows at the MAP.
+    n_rows : float
+        Sum of the row weights.
+    matrix : Tensor of shape (S, S) or None
+        The GGN itself (primal).
+    factors : Tensor of shape (n, S) or None
+        Rows Phi with ``GGN = Phi^T Phi`` (dual), for n < S.
+    diagonal : Tensor of shape (S,) or None
+        Its diagonal only.
+    """
+
+    log_likelihood: float
+    n_rows: float
+    matrix: Tensor | None = field(default=None, repr=False)
+    factors: Tensor | None = field(default=None, repr=False)
+    diagonal: Tensor | None = field(default=None, repr=False)
+
+    def __add__(self, other: Curvature) -> Curvature:
+        """GGN of the union of two sets of rows; a matrix is added in the memory of the first."""
+        return Curvature(
+            self.log_likelihood + other.log_likelihood,
+            self.n_rows + other.n_rows,
+            _both(self.matrix, other.matrix, Tensor.add_),
+            _both(self.factors, other.factors, lambda a, b: torch.cat([a, b])),
+            _both(self.diagonal, other.diagonal, torch.add),
+        )
+
+    def restricted(self, indices: Tensor) -> Curvature:
+        """Diagonal of some of the weights."""
+        assert self.diagonal is not None
+        return replace(self, diagonal=self.diagonal[indices])
+
+    def eigendecomposition(self) -> tuple[Tensor, Tensor | None]:
+        """Eigenvalues (R,) and basis (S, R) of the GGN; the diagonal's basis is ``None``.
+
+        Directions whose eigenvalue is rounding error are left out where that at least halves the
+        basis; the posterior treats them as directions about which the data say nothing.
+        """
+        if self.diagonal is not None:
+            return self.diagonal, None
+        if self.factors is not None:
+            values, vectors = torch.linalg.eigh(self.factors @ self.factors.mT)
+            keep = values > _rounding_error(values)
+            values = values[keep]
+            return values, self.factors.mT @ (vectors[:, keep] * values.rsqrt())
+        assert self.matrix is not None
+        values, basis = torch.linalg.eigh(self.matrix)
+        keep = values > _rounding_error(values)
+        if keep.sum() <= len(values) / 2:
+            return values[keep], basis[:, keep]
+        return values.clamp(min=0), basis
+
+
+def ggn(
+    trained: TrainedNet,
+    plan: JacobianPlan,
+    rows: Rows,
+    *,
+    dual: bool,
+    dtype: torch.dtype = torch.float64,
+    batch_size: int | None = None,
+    verbose: int = 0,
+) -> Curvature:
+    """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
+    n_weights = plan.n_selected
+    if batch_size is None:
+        batch_size = rows_within_budget(trained.n_outputs, n_weights, trained.latent.dtype)
+    total = torch.zeros(0 if dual else n_weights, n_weights, dtype=dtype, device=rows.X.device)
+    factors: list[Tensor] = []
+    log_likelihood = 0.0
+    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+        seeds = _weighted_roots(trained, batch)
+        outputs, phi = jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+        columns = phi.permute(2, 1, 0).flatten(1)
+        if dual:
+            factors.append(columns.mT.double())
+        else:
+            add_upper_gram_(total, columns)
+    n_rows = float(rows.weights.sum())
+    if dual:
+        return Curvature(log_likelihood, n_rows, factors=torch.cat(factors))
+    mirror_upper_(total)
+    return Curvature(log_likelihood, n_rows, matrix=total)
+
+
+def ggn_diagonal(
+    trained: TrainedNet, rows: Rows, *, batch_size: int | None = None, verbose: int = 0
+) -> Curvature:
+    """Diagonal of the GGN over all P weights of the net; frozen weights have curvature 0."""
+    indices = trained_indices(trained.module)
+    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:PROBE_ROWS])
+    diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.X.device)
+    log_likelihood = 0.0
+    for batch in progress(list(batches(rows, batch_size or 1024)), "diagonal", verbose):
+        seeds = _weighted_roots(trained, batch)
+        diagonal += squared_jacobian_sum(trained.latent, trained.module, batch.X, seeds, plan)
+        with torch.no_grad():
+            outputs = trained.latent(batch.X)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+    return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
+
+
+def output_energy(trained: TrainedNet, indices: Tensor, n_rows: int = 256) -> Tensor:
+    """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows."""
+    step = max(1, len(trained.train) // n_rows)
+    rows = trained.train[::step][:n_rows]
+    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:PROBE_ROWS])
+    energy = torch.zeros(len(indices), dtype=torch.float64)
+    n_rows = rows_within_budget(trained.n_outputs, len(indices), trained.latent.dtype)
+    for batch in batches(rows, n_rows):
+        _, phi = jacobian(trained.latent, trained.module, plan, batch.X)
+        energy += phi.double().square().sum(dim=(0, 1)).cpu()
+    return energy
+
+
+def add_upper_gram_(total: Tensor, columns: Tensor) -> None:
+    """Add ``A A^T`` of A (S, n) to the upper triangle, by block rows: half of the full product."""
+    block = min(max(128, len(total) // 8), 1024)
+    for start in range(0, len(total), block):
+        stop = min(start + block, len(total))
+        total[start:stop, start:] += columns[start:stop] @ columns[start:].mT
+
+
+def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
+    """Cut rows into consecutive batches."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
+
+
+def rows_within_budget(n_outputs: int, n_weights: int, dtype: torch.dtype) -> int:
+    """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
+
+    Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
+    budget allows, so that adding up S x S products does not cost more than forming them.
+    """
+    wanted = max(RECYCLED_BYTES, 4 * n_weights**2 * dtype.itemsize)
+    bytes_per_row = max(1, n_outputs * n_weights * dtype.itemsize)
+    return max(1, min(4096, min(wanted, MEMORY_BUDGET) // bytes_per_row))
+
+
+def hessian_rank(trained: TrainedNet) -> int:
+    """Columns K of the root of the output Hessian: rows of ``Phi`` that a data row gives."""
+    flat = torch.zeros(1, trained.n_outputs, dtype=torch.float64)
+    return int(trained.likelihood.hessian_root(flat).shape[-1])
+
+
+def _weighted_roots(trained: TrainedNet, batch: Rows) -> Callable[[Tensor], Tensor]:
+    """Seeds (B, C, K) for ``jacobian``: roots of the output Hessian, weighted."""
+    root_weights = batch.weights.sqrt()[:, None, None]
+    return lambda outputs: trained.likelihood.hessian_root(outputs) * root_weights
+
+
+def _log_likelihood(trained: TrainedNet, outputs: Tensor, batch: Rows) -> float:
+    return float((batch.weights * trained.likelihood.log_prob(outputs, batch.y)).sum())
+
+
+def _rounding_error(eigenvalues: Tensor) -> float:
+    largest = float(eigenvalues.max().clamp(min=0)) if len(eigenvalues) else 0.0
+    return largest * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+
+
+def _both(
+    a: Tensor | None, b: Tensor | None, combine: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    return None if a is None or b is None else combine(a, b)

@@ -1,0 +1,208 @@
+"""The GGN in its three representations against the sum over rows of explicit products."""
+
+import dense
+import numpy as np
+import pytest
+import reference
+import torch
+from numpy.testing import assert_allclose
+from torch import nn
+
+from sksubnet.curvature import (
+    MEMORY_BUDGET,
+    Curvature,
+    batches,
+    ggn,
+    ggn_diagonal,
+    hessian_rank,
+    output_energy,
+    rows_within_budget,
+)
+from sksubnet.jacobian import plan_jacobian
+from sksubnet.likelihood import Bernoulli, Categorical, Gaussian
+
+N = 30
+NOISE_VARIANCE = torch.tensor([0.3, 2.0], dtype=torch.float64)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 3))
+WEIGHTS = RNG.uniform(0.1, 3, size=N)
+
+
+def softmax_case():
+    return dense.mlp(n_outputs=3), Categorical(), RNG.integers(3, size=N)
+
+
+def logit_case():
+    return dense.mlp(n_outputs=1), Bernoulli(), RNG.integers(2, size=N).astype(float)
+
+
+def gaussian_case():
+    return dense.mlp(n_outputs=2), Gaussian(NOISE_VARIANCE), RNG.normal(size=(N, 2))
+
+
+CASES = {
+    "softmax": (softmax_case, 2),
+    "logit": (logit_case, 1),
+    "gaussian": (gaussian_case, 2),
+}
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+def build(name):
+    """The trained net, and the loss of one row from torch, as a function of its outputs."""
+    module, likelihood, y = CASES[name][0]()
+    trained = dense.trained_net(module, likelihood, X, y, WEIGHTS)
+
+    def loss(f, target):
+        if name == "softmax":
+            return nn.functional.cross_entropy(f, target)
+        if name == "logit":
+            return nn.functional.binary_cross_entropy_with_logits(f[0], target)
+        return nn.functional.gaussian_nll_loss(f, target, NOISE_VARIANCE, full=True) * 2
+
+    return trained, loss
+
+
+def explicit(trained, loss):
+    """Σ_n w_n J_nᵀ (∂²loss/∂f²) J_n (P, P), and the weighted log likelihood."""
+    rows = trained.train
+    outputs = trained.module(rows.X).detach()
+    hessian = torch.stack(
+        [
+            w * torch.autograd.functional.hessian(lambda f, y=y: loss(f, y), f)
+            for f, y, w in zip(outputs, rows.y, rows.weights, strict=True)
+        ]
+    )
+    losses = torch.stack([loss(f, y) for f, y in zip(outputs, rows.y, strict=True)])
+    G = reference.ggn(reference.jacobian(trained.module, rows.X), hessian)
+    return G.numpy(), -float(rows.weights @ losses)
+
+
+def as_matrix(curvature):
+    if curvature.diagonal is not None:
+        return np.diag(curvature.diagonal)
+    if curvature.factors is not None:
+        return (curvature.factors.mT @ curvature.factors).numpy()
+    return curvature.matrix.numpy()
+
+
+def compute(trained, indices, kind, rows, **options):
+    if kind == "diagonal":
+        return ggn_diagonal(trained, rows, **options).restricted(indices)
+    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:3])
+    return ggn(trained, plan, rows, dual=kind == "dual", **options)
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["primal", "dual", "diagonal"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_equals_the_explicit_sum(name, kind, batch_size):
+    trained, loss = build(name)
+    G, log_likelihood = explicit(trained, loss)
+    indices = torch.tensor([0, 3, 4, 11, 18, 20, 23, 24, 29, 30])
+    found = compute(trained, indices, kind, trained.train, batch_size=batch_size)
+    expected = G[np.ix_(indices, indices)]
+    if kind == "diagonal":
+        expected = np.diag(np.diag(expected))
+    assert_allclose(as_matrix(found), expected, rtol=1e-9, atol=1e-10)
+    assert found.log_likelihood == pytest.approx(log_likelihood, rel=1e-10)
+    assert found.n_rows == pytest.approx(WEIGHTS.sum())
+    if kind == "dual":
+        assert found.factors.shape == (N * CASES[name][1], len(indices))
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["primal", "dual", "diagonal"])
+def test_sum_is_the_curvature_of_the_union(name, kind):
+    trained, _ = build(name)
+    indices = torch.arange(0, 31, 2)
+    both = compute(trained, indices, kind, trained.train[:11])
+    both += compute(trained, indices, kind, trained.train[11:])
+    union = compute(trained, indices, kind, trained.train)
+    assert_allclose(as_matrix(both), as_matrix(union), rtol=1e-10, atol=1e-10)
+    assert both.log_likelihood == pytest.approx(union.log_likelihood)
+    assert both.n_rows == pytest.approx(union.n_rows)
+
+
+def rank_deficient():
+    """Eight rows for twelve weights, one row repeated: rank seven."""
+    rows = torch.randn(8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[7] = rows[0]
+    return rows
+
+
+@pytest.mark.parametrize("n_weights", [12, 5])
+@pytest.mark.parametrize("kind", ["primal", "dual", "diagonal"])
+def test_eigendecomposition_reconstructs(n_weights, kind):
+    factors = rank_deficient()[:, :n_weights]
+    matrix = factors.mT @ factors
+    value = {
+        "primal": {"matrix": matrix},
+        "dual": {"factors": factors},
+        "diagonal": {"diagonal": matrix.diagonal()},
+    }[kind]
+    values, basis = Curvature(0.0, 8.0, **value).eigendecomposition()
+    assert (values >= 0).all()
+    if kind == "diagonal":
+        assert basis is None
+        assert_allclose(values, matrix.diagonal())
+        return
+    assert_allclose((basis * values) @ basis.mT, matrix, atol=1e-11)
+    assert_allclose(basis.mT @ basis, np.eye(len(values)), atol=1e-10)
+    if kind == "dual":
+        assert len(values) == min(7, n_weights)
+
+
+def test_primal_of_low_rank_keeps_what_the_data_say():
+    factors = rank_deficient()[:3]
+    values, basis = Curvature(0.0, 3.0, matrix=factors.mT @ factors).eigendecomposition()
+    assert basis.shape == (12, 3)
+    assert_allclose((basis * values) @ basis.mT, factors.mT @ factors, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "factors"])
+def test_nothing_known_gives_an_empty_basis(kind):
+    zeros = torch.zeros((4, 4) if kind == "matrix" else (2, 4), dtype=torch.float64)
+    values, basis = Curvature(0.0, 2.0, **{kind: zeros}).eigendecomposition()
+    assert values.shape == (0,)
+    assert basis.shape == (4, 0)
+
+
+@every_case
+def test_rows_of_the_dual_per_data_row(name):
+    trained, _ = build(name)
+    assert hessian_rank(trained) == CASES[name][1]
+
+
+def test_frozen_weights_have_no_curvature():
+    trained, loss = build("gaussian")
+    trained.module[0].weight.requires_grad_(False)
+    found = ggn_diagonal(trained, trained.train).diagonal.numpy()
+    expected = np.diag(explicit(trained, loss)[0]).copy()
+    assert (found[:18] == 0).all()
+    assert (found[18:] > 0).all()
+    assert_allclose(found[18:], expected[18:], rtol=1e-9)
+
+
+def test_output_energy_is_the_squared_jacobian_of_evenly_spaced_rows():
+    trained, _ = build("gaussian")
+    indices = torch.tensor([1, 7, 20])
+    J = dense.jacobian(trained.module, X)[:, :, indices]
+    found = output_energy(trained, indices)
+    assert_allclose(found, (J**2).sum(axis=(0, 1)), rtol=1e-9)
+    # 30 rows in steps of 4
+    found = output_energy(trained, indices, n_rows=7)
+    assert_allclose(found, (J[:28:4] ** 2).sum(axis=(0, 1)), rtol=1e-9)
+
+
+def test_batches_are_consecutive_and_within_the_budget():
+    trained, _ = build("gaussian")
+    parts = list(batches(trained.train, 8))
+    assert [len(part) for part in parts] == [8, 8, 8, 6]
+    assert torch.equal(torch.cat([part.X for part in parts]), trained.train.X)
+    for n_outputs, n_weights in [(10, 10_000), (1, 5), (3, 800)]:
+        bytes_per_row = 8 * n_outputs * n_weights
+        n_rows = rows_within_budget(n_outputs, n_weights, torch.float64)
+        assert 1 <= n_rows <= 4096
+        assert n_rows * bytes_per_row <= MEMORY_BUDGET
+    assert rows_within_budget(10, 2**40, torch.float64) == 1

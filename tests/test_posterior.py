@@ -1,0 +1,96 @@
+"""GaussianPosterior against the inverse and the determinant of the dense precision."""
+
+import dense
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from sksubnet.posterior import GaussianPosterior, Projection
+
+S = 7
+DELTA = 0.6
+RANKS = {"full": S, "low rank": 3, "diagonal": S, "nothing known": 0}
+
+
+def random(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def posterior(kind):
+    """A posterior of seven weights and its GGN (S, S) as an array."""
+    rank = RANKS[kind]
+    basis = torch.linalg.qr(random(S, S)).Q[:, :rank]
+    eigenvalues = random(rank, seed=1).square() * 5
+    if kind == "diagonal":
+        basis, G = None, torch.diag(eigenvalues)
+    else:
+        G = basis @ torch.diag(eigenvalues) @ basis.T
+    return GaussianPosterior(random(S, seed=2), eigenvalues, basis, DELTA), G.numpy()
+
+
+every_kind = pytest.mark.parametrize("kind", RANKS)
+J = random(4, 3, S, seed=3)
+
+
+@every_kind
+@pytest.mark.parametrize(("delta", "noise_scale"), [(DELTA, 1.0), (1e-3, 1.0), (20.0, 0.3)])
+def test_covariance_of_outputs(kind, delta, noise_scale):
+    given, G = posterior(kind)
+    tuned = given.tuned(delta, noise_scale)
+    expected = dense.outputs_covariance(J.numpy(), G / noise_scale + delta * np.eye(S))
+    assert_allclose(tuned.covariance(J), expected, rtol=1e-9, atol=1e-11 / delta)
+    assert tuned.covariance(J[0]).shape == (3, 3)
+    projection = tuned.project(J)
+    variance = np.einsum("ncc->nc", expected)
+    assert_allclose(projection.variance(delta), variance, rtol=1e-9)
+    assert given.prior_precision == DELTA
+
+
+@every_kind
+def test_one_projection_serves_every_prior_precision(kind):
+    given, G = posterior(kind)
+    projection = Projection.stack([given.project(part) for part in J.split(3)])
+    for delta in (1e-4, 0.1, 30.0):
+        expected = dense.outputs_covariance(J.numpy(), G + delta * np.eye(S))
+        assert_allclose(projection.covariance(delta), expected, rtol=1e-9, atol=1e-11 / delta)
+        assert_allclose(projection.variance(delta), np.einsum("ncc->nc", expected), rtol=1e-9)
+
+
+@every_kind
+def test_draws_have_the_moments_of_the_inverse(kind):
+    given, G = posterior(kind)
+    covariance = np.linalg.inv(G + DELTA * np.eye(S))
+    draws = given.sample(10_000, torch.Generator().manual_seed(0)).numpy()
+    spread = np.diag(covariance)
+    standard_error = np.sqrt((np.outer(spread, spread) + covariance**2) / 10_000)
+    assert (np.abs(np.cov(draws.T) - covariance) < 5 * standard_error).all()
+    assert (np.abs(draws.mean(axis=0) - given.mean.numpy()) < 5 * np.sqrt(spread / 10_000)).all()
+
+
+@every_kind
+@pytest.mark.parametrize("noise_scale", [1.0, 2.5])
+def test_evidence_is_the_integral_of_the_gaussian(kind, noise_scale):
+    given, G = posterior(kind)
+    expected = dense.log_evidence(-12.5, G / noise_scale, given.mean.numpy(), 3.0)
+    assert given.tuned(3.0, noise_scale).log_evidence(-12.5) == pytest.approx(expected, rel=1e-10)
+
+
+@every_kind
+def test_variance_along_a_known_direction_is_never_negative(kind):
+    given, _ = posterior(kind)
+    if given.basis is None or not len(given.eigenvalues):
+        along = torch.eye(S, dtype=torch.float64)[:1]
+    else:
+        along = given.basis.T[:1]
+    # Without clamping, rounding leaves about -1e-16 · 1e12 outside the basis.
+    variance = given.project(1e6 * along).variance(1e-8)
+    assert (variance >= 0).all()
+
+
+def test_single_precision_rows_give_double_results():
+    given, _ = posterior("low rank")
+    found = given.covariance(J.float())
+    assert found.dtype == torch.float64
+    assert_allclose(found, given.covariance(J.float().double()), rtol=1e-12)
