@@ -1,0 +1,278 @@
+"""The steps of subnetwork inference, shared by the classifier and the regressor."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sksubnet._base import BayesianNet, draw_seed, seeded, torch_threads
+from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
+from sksubnet.curvature import (
+    MEMORY_BUDGET,
+    PROBE_ROWS,
+    Curvature,
+    batches,
+    ggn,
+    ggn_diagonal,
+    hessian_rank,
+    rows_within_budget,
+)
+from sksubnet.jacobian import JacobianPlan, jacobian, plan_jacobian
+from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
+from sksubnet.posterior import GaussianPosterior, Projection
+from sksubnet.selection import (
+    candidate_mask,
+    effect,
+    explicit_selection,
+    n_selected,
+    select,
+)
+from sksubnet.trained import Rows, TrainedNet
+from sksubnet.tuning import Tuned, maximise_evidence, tune_on_held_out
+
+Posterior = GaussianPosterior | CholeskyPosterior
+MIN_ROWS_TO_TUNE = 20
+INERT_ENERGY = 1e-3
+
+
+class SubnetLaplace(BayesianNet):
+    """A net whose posterior is a Laplace approximation on a subnetwork.
+
+    ``fit`` reads as the steps of Daxberger et al. 2021: MAP, select, curvature, posterior.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNet._parameter_constraints,
+        "subnetwork_size": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+            StrOptions({"all"}),
+        ],
+        "selection": [str, "array-like", callable],
+        "candidates": [str, "array-like"],
+        "covariance": [StrOptions({"full", "diag"})],
+        "prior_precision": [
+            StrOptions({"validation", "evidence"}),
+            Interval(Real, 0, None, closed="neither"),
+        ],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the net, choose the subnetwork, and put a Gaussian posterior on it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; they count in the loss, the curvature and the tuning, and an
+            integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data, the net or an option do not fit together; the message says which.
+        """
+        self._is_fitted = False
+        X, y, weights = self._start_fit(X, y, sample_weight)
+        self._seed = draw_seed(self.random_state)
+        with seeded(self._seed), torch_threads(self.n_jobs):
+            y = self._start_net(X, y, weights)
+            candidates, size = self._resolve_size(len(X))
+            trained = self._train(
+                X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
+            )
+            trained = self._with_noise(trained)
+            self.subnetwork_ = select(trained, self.selection, size, candidates)
+            self._plan = self._plan_jacobian(trained, candidates)
+            curvature = self._curvature(trained, trained.train, len(X))
+            posterior = self._posterior(trained, curvature)
+            tuned = self._tune(trained, posterior, curvature)
+            if trained.held_out is not None:
+                curvature += self._curvature(trained, trained.held_out, len(X))
+                posterior = self._posterior(trained, curvature)
+            self._finish(trained, posterior, curvature, tuned)
+        self._is_fitted = True
+        return self
+
+    def log_marginal_likelihood(self) -> float:
+        """Laplace approximation of the log evidence of the subnetwork, in nats.
+
+        The weights outside the subnetwork count as known, so compare prior precisions with it, not
+        subnetworks (Daxberger et al. 2021 tune on held-out rows instead).
+
+        Returns
+        -------
+        float
+            Log marginal likelihood of all training rows at the fitted prior precision and noise.
+        """
+        check_is_fitted(self)
+        return self.posterior_.log_evidence(self._log_likelihood)
+
+    def _needs_held_out(self) -> bool:
+        return self.prior_precision == "validation" or self._noise_is_tuned()
+
+    def _resolve_size(self, n_rows: int) -> tuple[Tensor, int]:
+        """Candidate mask (P,) and number of selected weights; raise before training if too many."""
+        module = self.net_.module_
+        candidates = candidate_mask(module, self.candidates)
+        explicit = explicit_selection(module, self.selection, candidates)
+        if explicit is not None:
+            size = int(explicit.sum())
+        else:
+            size = n_selected(self.subnetwork_size, int(candidates.sum()))
+        if self.covariance == "full":
+            check_curvature_fits(size, n_rows * self._n_latents)
+        return candidates, size
+
+    def _plan_jacobian(self, trained: TrainedNet, candidates: Tensor) -> JacobianPlan:
+        """Plan the Jacobian of the subnetwork; warn where the subnetwork has almost none."""
+        energy, n_inert = effect(trained, self.subnetwork_, candidates)
+        self.subnetwork_ = replace(self.subnetwork_, n_inert=n_inert)
+        if energy < INERT_ENERGY:
+            warnings.warn(
+                f"The {len(self.subnetwork_)} selected weights have almost no effect on the "
+                f"training outputs ({n_inert} have none; the squared Jacobian is {energy:.1e} "
+                "times that of random weights), so the predictions are those of the trained net. "
+                "Choose another selection, such as 'swag', or a larger subnetwork_size.",
+                UserWarning,
+                stacklevel=4,
+            )
+        indices = torch.as_tensor(self.subnetwork_.indices)
+        return plan_jacobian(trained.latent, trained.module, indices, trained.train.X[:PROBE_ROWS])
+
+    def _curvature(self, trained: TrainedNet, rows: Rows, n_rows: int) -> Curvature:
+        """Step 3: the GGN of the subnetwork over some rows."""
+        options = {"batch_size": self.batch_size, "verbose": self.verbose}
+        if self.covariance == "diag":
+            diagonal = ggn_diagonal(trained, rows, **options)
+            return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
+        n_weights = len(self.subnetwork_)
+        dual = n_rows * hessian_rank(trained) < n_weights
+        dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
+        return ggn(trained, self._plan, rows, dual=dual, dtype=dtype, **options)
+
+    def _posterior(self, trained: TrainedNet, curvature: Curvature) -> Posterior:
+        """Factorise on the CPU: once where the weights are few, for each prior where many."""
+        weights = trained.weight_vector().double().cpu()
+        mean = weights[torch.as_tensor(self.subnetwork_.indices)]
+        if curvature.matrix is not None and len(mean) > EIGEN_LIMIT:
+            return CholeskyPosterior(mean, ShiftedCholesky(curvature.matrix.cpu()))
+        eigenvalues, basis = curvature.eigendecomposition()
+        return GaussianPosterior(
+            mean=mean,
+            eigenvalues=eigenvalues.cpu(),
+            basis=None if basis is None else basis.cpu(),
+            prior_precision=1.0,
+        )
+
+    def _tune(self, trained: TrainedNet, posterior: Posterior, curvature: Curvature) -> Tuned:
+        """Prior precision and noise scale, each given or found."""
+        tune_noise = self._noise_is_tuned()
+        given = None if isinstance(self.prior_precision, str) else float(self.prior_precision)
+        if given is not None and not tune_noise:
+            return Tuned(given)
+        held_out = trained.held_out
+        by_evidence = self.prior_precision == "evidence"
+        if by_evidence or held_out is None or len(held_out) < MIN_ROWS_TO_TUNE:
+            return maximise_evidence(
+                trained, posterior, curvature.log_likelihood, given=given, tune_noise=tune_noise
+            )
+        held_out = self._affordable(held_out, posterior)
+        latents, projection = self._project(trained, posterior, held_out)
+        link = getattr(self, "link", "")
+        tuned = tune_on_held_out(
+            trained, latents, projection, held_out, link=link, given=given, tune_noise=tune_noise
+        )
+        if tuned.at_edge:
+            warnings.warn(_edge_message(tuned), UserWarning, stacklevel=4)
+        return tuned
+
+    def _affordable(self, rows: Rows, posterior: Posterior) -> Rows:
+        """Evenly spaced rows whose projected Jacobian fits the memory budget."""
+        bytes_per_row = 8 * self._n_latents * (posterior.rank + self._n_latents)
+        most = max(MIN_ROWS_TO_TUNE, 2 * MEMORY_BUDGET // bytes_per_row)
+        return rows[:: -(-len(rows) // most)]
+
+    def _project(
+        self, trained: TrainedNet, posterior: Posterior, rows: Rows
+    ) -> tuple[Tensor, Projection | FactorProjection]:
+        """Latents (N, C) and projected Jacobian of rows."""
+        latents, projections = [], []
+        for batch in batches(rows, self._rows_per_batch()):
+            outputs, phi = jacobian(trained.latent, trained.module, self._plan, batch.X)
+            latents.append(outputs.double().cpu())
+            projections.append(posterior.project(phi.cpu()))
+        stack: Any = type(projections[0]).stack
+        return torch.cat(latents), stack(projections)
+
+    def _finish(
+        self,
+        trained: TrainedNet,
+        posterior: Posterior,
+        curvature: Curvature,
+        tuned: Tuned,
+    ) -> None:
+        """Store the posterior under the tuned prior precision and noise."""
+        self.tuning_ = tuned
+        self.prior_precision_ = tuned.prior_precision
+        self.posterior_ = posterior.tuned(tuned.prior_precision, tuned.noise_scale)
+        self._log_likelihood = self._scale_noise(
+            trained, curvature.log_likelihood, curvature.n_rows, tuned.noise_scale
+        )
+
+    def _latent_moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, phi = self._batch_jacobian(X)
+        return outputs.double().cpu(), self.posterior_.covariance(phi.cpu())
+
+    def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C) and Jacobian (B, C, S) of a batch."""
+        latent = self._latent
+        return jacobian(latent, latent.module, self._plan, X)
+
+    def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
+        inputs = self._check_rows(X, reset=False)
+        step = self._rows_per_batch()
+        with torch_threads(self.n_jobs):
+            pieces = [
+                self._batch_jacobian(self._tensor(inputs[start : start + step]))
+                for start in range(0, len(inputs), step)
+            ]
+        outputs, phi = zip(*pieces, strict=True)
+        return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
+
+    def _rows_per_batch(self) -> int:
+        return rows_within_budget(self._n_latents, len(self.subnetwork_), self._latent.dtype)
+
+
+def _edge_message(tuned: Tuned) -> str:
+    assert tuned.grid is not None
+    limits = f"{float(tuned.grid[0]):g} to {float(tuned.grid[-1]):g}"
+    if tuned.at_edge == "upper":
+        meaning = (
+            "so the held-out rows are predicted best without any variance and the result is that "
+            "of the trained net. More held-out rows (validation_fraction) may tell more."
+        )
+    else:
+        meaning = (
+            "so the held-out rows ask for more variance than this subnetwork has. Choose a larger "
+            "subnetwork_size or another selection."
+        )
+    return f"The best prior precision is on the {tuned.at_edge} edge of {limits}, {meaning}"
