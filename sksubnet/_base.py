@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
+from pickle import PicklingError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -183,9 +184,21 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         memory = check_memory(self.memory)
         key = ""
         if memory.location is not None:
-            key = content_hash(
-                self.net, self.net_.get_params(), vars(train), held_out and vars(held_out), seed
-            )
+            if self.random_state is None:
+                warnings.warn(
+                    "memory recalls a trained net only for the same random_state; set it to an "
+                    "integer.",
+                    UserWarning,
+                    stacklevel=5,
+                )
+            everything = (self.net_.get_params(), vars(train), held_out and vars(held_out), seed)
+            try:
+                key = content_hash(self.net, *everything)
+            except PicklingError as error:
+                raise ValueError(
+                    f"memory needs a net whose parameters can be pickled ({error}). Use functions "
+                    "that are defined in a module instead of lambdas, or memory=None."
+                ) from error
         return memory.cache(_fit_net, ignore=["net", "train", "held_out"])(
             key, self.net_, train, held_out
         )

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
-from sksubnet._base import BayesianNet
+from sksubnet._base import BayesianNet, draw_seed
 from sksubnet.likelihood import Gaussian
 from sksubnet.net import check_net, is_frozen
 from sksubnet.predictive import Predictive
@@ -161,6 +162,33 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             Quantiles, in the units of the target.
         """
         return self._shaped(self.predictive(X).quantiles(quantiles))
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Draw targets jointly for all rows: one draw is one function plus noise.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, n_features)
+            Rows to draw for.
+        n_samples : int, default=1
+            Number of draws for each row.
+        random_state : int, RandomState or None, default=0
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_targets, n_samples)
+            Draws in the units of the target.
+        """
+        check_is_fitted(self)
+        generator = torch.Generator().manual_seed(draw_seed(random_state))
+        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
+        outputs, phi = self._jacobian(X)
+        functions = outputs[:, :, None] + phi.double() @ change.mT
+        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64).numpy()
+        std = np.reshape(self.noise_std_, (-1, 1))
+        scaled = functions.numpy() * self._y_scale[:, None] + self._y_mean[:, None]
+        return self._shaped(scaled + std * noise)
 
     def _predictive(self, mean: torch.Tensor, covariance: torch.Tensor) -> Predictive:
         scale = torch.as_tensor(self._y_scale)

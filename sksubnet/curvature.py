@@ -32,7 +32,7 @@ RECYCLED_BYTES = 3 * 2**23
 """Size up to which allocators hand out the same memory again instead of fresh pages."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curvature:
     """GGN of S weights, ``sum_n w_n J_n^T Lambda_n J_n``, as one of three representations.
 

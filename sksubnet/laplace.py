@@ -5,12 +5,8 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
-from sksubnet._base import draw_seed
 from sksubnet._classifier import BayesianNetClassifier
 from sksubnet._regressor import BayesianNetRegressor
 from sksubnet._subnet import SubnetLaplace
@@ -45,8 +41,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         ``(n_weights,)``. ``"last_layer"``, names of modules or parameters, an index array, or a
         boolean mask of shape ``(n_weights,)`` name the weights themselves.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
-        What may be selected: ``"weights"`` leaves out biases and normalisation layers as the paper
-        does, ``"all"`` is every trainable parameter; or names, indices or a mask.
+        What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
+        paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
@@ -92,10 +88,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         Prior precision in use.
     tuning_ : Tuned
         Scanned prior precisions and their losses.
-    n_features_in_ : int
-        Number of columns of ``X``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, if ``X`` has string column names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
     See Also
     --------
@@ -105,10 +99,9 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
 
     References
     ----------
-    .. [1] Daxberger, Nalisnick, Allingham, Antorán and Hernández-Lobato, "Bayesian deep learning
-       via subnetwork inference", ICML 2021.
-    .. [2] Immer, Korzepa and Bauer, "Improving predictions of Bayesian neural nets via local
-       linearization", AISTATS 2021.
+    .. [1] Daxberger et al., "Bayesian deep learning via subnetwork inference", ICML 2021.
+    .. [2] Immer et al., "Improving predictions of Bayesian neural nets via local linearization",
+       AISTATS 2021.
 
     Examples
     --------
@@ -191,8 +184,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         ``(n_weights,)``. ``"last_layer"``, names of modules or parameters, an index array, or a
         boolean mask of shape ``(n_weights,)`` name the weights themselves.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
-        What may be selected: ``"weights"`` leaves out biases and normalisation layers as the paper
-        does, ``"all"`` is every trainable parameter; or names, indices or a mask.
+        What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
+        paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
@@ -239,10 +232,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Prior precision in use.
     tuning_ : Tuned
         Scanned prior precisions and their losses.
-    n_features_in_ : int
-        Number of columns of ``X``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, if ``X`` has string column names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
     See Also
     --------
@@ -252,10 +243,9 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
 
     References
     ----------
-    .. [1] Daxberger, Nalisnick, Allingham, Antorán and Hernández-Lobato, "Bayesian deep learning
-       via subnetwork inference", ICML 2021.
-    .. [2] Immer, Korzepa and Bauer, "Improving predictions of Bayesian neural nets via local
-       linearization", AISTATS 2021.
+    .. [1] Daxberger et al., "Bayesian deep learning via subnetwork inference", ICML 2021.
+    .. [2] Immer et al., "Improving predictions of Bayesian neural nets via local linearization",
+       AISTATS 2021.
 
     Examples
     --------
@@ -308,30 +298,3 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
-
-    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
-        """Draw targets jointly for all rows: one draw is one function plus noise.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples_X, n_features)
-            Rows to draw for.
-        n_samples : int, default=1
-            Number of draws for each row.
-        random_state : int, RandomState or None, default=0
-            Seed of the draws.
-
-        Returns
-        -------
-        ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_targets, n_samples)
-            Draws in the units of the target.
-        """
-        check_is_fitted(self)
-        generator = torch.Generator().manual_seed(draw_seed(random_state))
-        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
-        outputs, phi = self._jacobian(X)
-        functions = outputs[:, :, None] + phi.double() @ change.mT
-        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64).numpy()
-        std = np.reshape(self.noise_std_, (-1, 1))
-        scaled = functions.numpy() * self._y_scale[:, None] + self._y_mean[:, None]
-        return self._shaped(scaled + std * noise)

@@ -25,6 +25,12 @@ class Recorded(Dataset[Any]):
         self.fetched.append(int(index))
         return self.dataset[index]
 
+    def __getitems__(self, indices: list[int]) -> Any:
+        self.fetched.extend(int(index) for index in indices)
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]
+
     def batches(self, net: Any, loader: Any) -> Iterator[Any]:
         """Yield the user's batches and leave the weights of each with the net."""
         self.fetched.clear()

@@ -11,7 +11,7 @@ NEGLIGIBLE = 1e-10
 """Eigenvalues below this share of the prior precision may be dropped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianPosterior:
     """Normal distribution of the subnetwork's weights.
 
@@ -93,7 +93,7 @@ class GaussianPosterior:
         return float(torch.log1p(self.eigenvalues / ratio).sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projection:
     """Jacobian rows in the eigenbasis of a GGN, from which any prior precision is a scan away."""
 

@@ -28,7 +28,7 @@ COMPONENTS = ("total", "aleatoric", "epistemic")
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictive:
     """Gaussian over the outputs of a net for every row, and the likelihood on top of it.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subnetwork:
     """The weights that are treated as random; all others stay at the MAP.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sksubnet.likelihood import Likelihood
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,)."""
 
@@ -28,7 +28,7 @@ class Rows:
         return Rows(self.X[index], self.y[index], self.weights[index])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Latent:
     """The latents f(x) of a module, always (B, C): logits, log probabilities or means."""
 
@@ -63,7 +63,7 @@ class Latent:
         return next(self.module.parameters()).device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedNet:
     """The MAP estimate and the rows it was trained and is tuned on.
 

@@ -23,7 +23,7 @@ GRID = torch.logspace(-6, 8, 85, dtype=torch.float64)
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tuned:
     """The chosen prior precision, the factor on the noise variance, and the scanned curve.
 

@@ -150,7 +150,7 @@ def test_arguments_out_of_range_are_named():
         classification(link="logit")
     with pytest.raises(ValueError, match="coverage=90"):
         regression().interval(90)
-    with pytest.raises(ValueError, match=r"q=\(0.0, 0.5\)"):
+    with pytest.raises(ValueError, match=r"quantiles \(0.0, 0.5\)"):
         regression().quantiles((0.0, 0.5))
     with pytest.raises(ValueError, match=r"\(3, 3\) and covariance \(3, 3\)"):
         Predictive(MEAN, MEAN, Categorical())
