@@ -138,7 +138,7 @@ class SubnetLaplace(BayesianNet):
         else:
             size = n_selected(self.subnetwork_size, int(candidates.sum()))
         if self.covariance == "full":
-            check_curvature_fits(size, n_rows * self._n_latents)
+            check_curvature_fits(size, n_rows * hessian_rank(self._likelihood, self._n_latents))
         return candidates, size
 
     def _plan_jacobian(self, trained: TrainedNet, candidates: Tensor) -> JacobianPlan:
@@ -164,7 +164,7 @@ class SubnetLaplace(BayesianNet):
             diagonal = ggn_diagonal(trained, rows, **options)
             return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
         n_weights = len(self.subnetwork_)
-        dual = n_rows * hessian_rank(trained) < n_weights
+        dual = n_rows * hessian_rank(trained.likelihood, trained.n_outputs) < n_weights
         dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
         return ggn(trained, self._plan, rows, dual=dual, dtype=dtype, **options)
 

@@ -20,6 +20,7 @@ from sksubnet.jacobian import (
 from sksubnet.progress import progress
 
 if TYPE_CHECKING:
+    from sksubnet.likelihood import Likelihood
     from sksubnet.trained import Rows, TrainedNet
 
 PROBE_ROWS = 3
@@ -180,10 +181,10 @@ def rows_within_budget(n_outputs: int, n_weights: int, dtype: torch.dtype) -> in
     return max(1, min(4096, min(wanted, MEMORY_BUDGET) // bytes_per_row))
 
 
-def hessian_rank(trained: TrainedNet) -> int:
+def hessian_rank(likelihood: Likelihood, n_outputs: int) -> int:
     """Columns K of the root of the output Hessian: rows of ``Phi`` that a data row gives."""
-    flat = torch.zeros(1, trained.n_outputs, dtype=torch.float64)
-    return int(trained.likelihood.hessian_root(flat).shape[-1])
+    flat = torch.zeros(1, n_outputs, dtype=torch.float64)
+    return int(likelihood.hessian_root(flat).shape[-1])
 
 
 def _weighted_roots(trained: TrainedNet, batch: Rows) -> Callable[[Tensor], Tensor]:

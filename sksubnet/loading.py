@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import Dataset
 
 
@@ -53,3 +55,8 @@ class Reiterable:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.function(*self.args))
+
+
+def cast(x: Any, dtype: torch.dtype) -> Any:
+    """Give a batch with every floating point tensor in it in ``dtype``."""
+    return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, x)

@@ -15,15 +15,24 @@ EIGEN_LIMIT = 3000
 def available_memory() -> int | None:
     """Bytes that can be allocated now, ``None`` where the platform does not tell."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line[:12] == "MemAvailable")
+    except (OSError, StopIteration):
+        try:
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):
+            return None
+    return int(min(free, _container_memory()))
+
+
+def _container_memory() -> float:
+    """Bytes left under the limit of a container's control group."""
+    group = Path("/sys/fs/cgroup")
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def curvature_bytes(n_weights: int, n_factors: int) -> int:

@@ -17,10 +17,9 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Subset
 
-from sksubnet.loading import Recorded, Reiterable
+from sksubnet.loading import Recorded, Reiterable, cast
 from sksubnet.tabular import TabularMLP, robust_scale
 from sksubnet.trained import Rows
 
@@ -228,7 +227,7 @@ class _Training(NeuralNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         # A data set of the user's may give rows of another precision.
-        return super().infer(_cast(x, self.dtype_), **fit_params)
+        return super().infer(cast(x, self.dtype_), **fit_params)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Any:
         if isinstance(y_pred, Tensor) and y_true.is_floating_point():
@@ -262,11 +261,6 @@ class _Training(NeuralNet):
             # Callbacks stop training by the same exception that a user's Ctrl-C raises.
             self.interrupted_ = not _raised_by_callback(stop)
             raise
-
-
-def _cast(x: Any, dtype: torch.dtype) -> Any:
-    """Give inputs with every floating point tensor in them in ``dtype``."""
-    return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, x)
 
 
 def _splits_rows(split: Any) -> bool:
