@@ -59,7 +59,7 @@ def test_failing_factorisation_is_reported_and_leaves_the_matrix(matrix):
     posterior = CholeskyPosterior(torch.zeros(S, dtype=torch.float64), factor)
     assert posterior.log_occam(1.0) == math.inf
     assert posterior.project(torch.ones(2, 1, S)).variance(1.0).isnan().all()
-    with pytest.raises(ValueError, match="not positive definite.*prior_precision=1"):
+    with pytest.raises(ValueError, match=r"not positive definite.*prior_precision=1"):
         posterior.tuned(1.0)
 
 

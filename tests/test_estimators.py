@@ -1,14 +1,13 @@
 """scikit-learn's own checks, all of them, for the default net and for a user's net."""
 
-import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
     parametrize_with_checks,
 )
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
