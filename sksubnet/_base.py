@@ -143,16 +143,20 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         writeable = np.require(array, requirements="W")
         return torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
 
-    def _train(
-        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
-    ) -> TrainedNet:
-        """Step 1: the MAP estimate, and the rows it was not trained on."""
+    def _rows(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Rows:
+        """Rows as tensors on the net's device; floating point targets in its dtype."""
         inputs = self._tensor(X)
         targets = torch.as_tensor(y, device=inputs.device)
         if targets.is_floating_point():
             targets = targets.to(inputs.dtype)
         row_weights = torch.as_tensor(weights, device=inputs.device, dtype=inputs.dtype)
-        rows = Rows(inputs, targets, row_weights)
+        return Rows(inputs, targets, row_weights)
+
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
+    ) -> TrainedNet:
+        """Step 1: the MAP estimate, and the rows it was not trained on."""
+        rows = self._rows(X, y, weights)
         train_index, held_index = hold_out(
             self.net_,
             y,
@@ -163,6 +167,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         )
         train = rows[train_index]
         held_out = rows[held_index] if len(held_index) else None
+        del rows  # a copy of the data less during the training
         if not is_frozen(self.net):
             finish(self.net_, *self._fit_or_recall(train, held_out, seed))
             # What follows must not depend on whether the fit was made or recalled.
@@ -266,6 +271,12 @@ def _criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
     if class_weights is None:
         return rows
     return Rows(rows.X, rows.y, rows.weights * class_weights.to(rows.weights.dtype))
+
+
+def with_positive_weight(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[Any, ...]:
+    """Drop rows of weight zero, without a copy where there are none."""
+    positive = weights > 0
+    return (X, y, weights) if positive.all() else (X[positive], y[positive], weights[positive])
 
 
 def draw_seed(random_state: Any) -> int:

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from sksubnet._base import BayesianNet
+from sksubnet._base import BayesianNet, with_positive_weight
 from sksubnet.likelihood import Bernoulli, Gaussian
 from sksubnet.net import check_net, output_width
 from sksubnet.predictive import Predictive
@@ -28,7 +28,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
         weights = self._check_weights(sample_weight, X)
-        X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        X, y, weights = with_positive_weight(X, y, weights)
         self.classes_, codes = np.unique(y, return_inverse=True)
         n_classes = len(self.classes_)
         if n_classes < 2:

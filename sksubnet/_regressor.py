@@ -12,7 +12,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sksubnet._base import BayesianNet, draw_seed
+from sksubnet._base import BayesianNet, draw_seed, with_positive_weight
 from sksubnet.likelihood import Gaussian
 from sksubnet.net import check_net, is_frozen
 from sksubnet.predictive import Predictive
@@ -37,7 +37,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """Validate and standardise: X (N, ...), targets (N, C), weights (N,)."""
         X, y = self._check_rows(X, y, reset=True, multi_output=True, y_numeric=True)
         weights = self._check_weights(sample_weight, X)
-        X, y, weights = X[weights > 0], np.asarray(y, np.float64)[weights > 0], weights[weights > 0]
+        X, y, weights = with_positive_weight(X, np.asarray(y, np.float64), weights)
         if len(X) < 2:
             raise ValueError(
                 f"sample_weight leaves {len(X)} row with positive weight; at least 2 are needed."

@@ -65,8 +65,13 @@ def robust_scale(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     A column whose quartiles coincide (a rare category) is scaled by half its range, a constant
     column by 0, so that it can never act on a prediction.
     """
-    low, median, high = np.quantile(
-        X, [0.25, 0.5, 0.75], axis=0, weights=weights, method="inverted_cdf"
+    # Column by column: sorting them all at once takes several copies of the data.
+    low, median, high = np.stack(
+        [
+            np.quantile(column, [0.25, 0.5, 0.75], weights=weights, method="inverted_cdf")
+            for column in X.T
+        ],
+        axis=1,
     )
     half_range = (X.max(axis=0) - X.min(axis=0)) / 2
     spread = np.where(high > low, high - low, half_range)
