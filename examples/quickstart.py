@@ -11,9 +11,17 @@ import argparse
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+)
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import train_test_split
 
@@ -31,15 +39,8 @@ COVERAGE = 0.9
 Scores = dict[str, float]
 
 
-def breast_cancer(seed: int) -> dict[str, Scores]:
-    return classify(*load_breast_cancer(return_X_y=True, as_frame=True), seed)
-
-
-def digits(seed: int) -> dict[str, Scores]:
-    return classify(*load_digits(return_X_y=True, as_frame=True), seed)
-
-
-def classify(X, y, seed: int) -> dict[str, Scores]:
+def classify(load: Callable[..., Any], seed: int) -> dict[str, Scores]:
+    X, y = load(return_X_y=True, as_frame=True)
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.3, stratify=y, random_state=seed
     )
@@ -105,9 +106,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one split only")
     arguments = parser.parse_args()
     seeds = range(1 if arguments.quick else arguments.splits)
-    report("Classification: breast cancer (569 rows, 30 columns, 2 classes)", breast_cancer, seeds)
-    report("Classification: digits (1797 rows, 64 columns, 10 classes)", digits, seeds)
-    report("Regression: diabetes (442 rows, 10 columns)", diabetes, seeds)
+    # every classification table that scikit-learn ships
+    for load in (load_iris, load_wine, load_breast_cancer, load_digits):
+        title = load.__name__.removeprefix("load_").replace("_", " ")
+        report(f"Classification: {title}", partial(classify, load), seeds)
+    report("Regression: diabetes", diabetes, seeds)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ class SubnetLaplace(BayesianNet):
     def _affordable(self, rows: Rows, posterior: Posterior) -> Rows:
         """Evenly spaced rows whose projected Jacobian fits the memory budget."""
         bytes_per_row = 8 * self._n_latents * (posterior.rank + self._n_latents)
-        most = max(MIN_ROWS_TO_TUNE, 2 * MEMORY_BUDGET // bytes_per_row)
+        most = max(MIN_ROWS_TO_TUNE, MEMORY_BUDGET // (2 * bytes_per_row))
         return rows[:: -(-len(rows) // most)]
 
     def _project(

@@ -56,7 +56,7 @@ def jacobian(
         n, _, n_seeds = seed.shape
         rows = outputs.new_zeros(plan.n_selected, n_seeds, n).permute(2, 1, 0)
         captured_bytes = sum(t.numel() * t.element_size() for t in captured_outputs(calls))
-        for group in chunks(n_seeds, captured_bytes // 4):
+        for group in chunks(n_seeds, captured_bytes):
             run_backward(outputs, calls, seed[..., group])
             for p in plan.parameters:
                 accumulate(module, p, calls, rows[:, group, p.start : p.stop])
@@ -97,7 +97,7 @@ def _add_squares(
         outputs, calls = run_forward(model, module, X, _hooked(plan.parameters))
         n = len(seed)
         captured = sum(t.numel() for t in captured_outputs(calls))
-        size = max(n * _widest(plan), captured // 4) * seed.element_size()
+        size = max(n * _widest(plan), captured) * seed.element_size()
         for group in chunks(seed.shape[2], size):
             run_backward(outputs, calls, seed[..., group])
             for p in plan.parameters:

@@ -286,6 +286,11 @@ def likelihood_of(criterion: nn.Module, n_outputs: int) -> Likelihood:
             f"The criterion {type(criterion).__name__} has no known likelihood; "
             f"train the net with one of {known}."
         ) from None
+    if getattr(criterion, "label_smoothing", 0.0):
+        raise ValueError(
+            f"label_smoothing={criterion.label_smoothing} makes the criterion something else than "
+            "a log likelihood; train the net with label_smoothing=0."
+        )
     return factory(n_outputs)
 
 

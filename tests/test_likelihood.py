@@ -289,3 +289,8 @@ def test_no_class_weights_and_weights_without_meaning():
         assert criterion_row_weights(criterion, y) is None
     with pytest.raises(ValueError, match="pos_weight"):
         criterion_row_weights(nn.BCEWithLogitsLoss(weight=torch.ones(2)), y)
+
+
+def test_label_smoothing_is_refused():
+    with pytest.raises(ValueError, match=r"label_smoothing=0\.1.*label_smoothing=0"):
+        likelihood_of(torch.nn.CrossEntropyLoss(label_smoothing=0.1), 3)
