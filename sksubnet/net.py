@@ -78,7 +78,7 @@ def check_net(net: Any) -> None:
     inner = net.estimator if is_frozen(net) else net
     if not isinstance(inner, NeuralNet):
         raise TypeError(
-            f"net={inner!r:.80} is a {type(inner).__name__}; pass a skorch net such as "
+            f"net={inner!r:.80} is of type {type(inner).__name__}; pass a skorch net such as "
             "NeuralNetClassifier(Module), FrozenEstimator(fitted_net), or None for the default."
         )
     if is_frozen(net) and not getattr(inner, "initialized_", False):
