@@ -143,11 +143,12 @@ def ggn_diagonal(
     return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
 
 
-def output_energy(trained: TrainedNet, indices: Tensor) -> Tensor:
+def output_energy(trained: TrainedNet, indices: Tensor, n_rows: int | None = None) -> Tensor:
     """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows."""
-    # A small part of the cost of the curvature itself.
-    n_rows = min(max(len(trained.train) // 10, 32), 256)
-    rows = trained.train[:: max(1, len(trained.train) // n_rows)][:n_rows]
+    if n_rows is None:
+        # A small part of the cost of the curvature itself.
+        n_rows = min(max(len(trained.train) // 10, 64), 256)
+    rows = trained.train[:: -(-len(trained.train) // n_rows)]
     plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:PROBE_ROWS])
     energy = torch.zeros(len(indices), dtype=torch.float64)
     n_rows = rows_within_budget(trained.n_outputs, len(indices), trained.latent.dtype)
