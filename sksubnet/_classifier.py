@@ -33,8 +33,8 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         n_classes = len(self.classes_)
         if n_classes < 2:
             raise ValueError(
-                f"y has only 1 class, {self.classes_.tolist()[0]!r}; a classifier needs rows of at least 2 "
-                "classes with positive weight."
+                f"y has only 1 class, {self.classes_.tolist()[0]!r}; a classifier needs rows of at "
+                "least 2 classes with positive weight."
             )
         if self.class_weight is not None:
             weights = weights * compute_sample_weight(self.class_weight, y)
