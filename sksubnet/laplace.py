@@ -57,7 +57,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
     dtype : {"float64", "float32"}, default="float64"
-        Floating point type of the net. The posterior is always computed in float64.
+        Floating point type of the net and its Jacobians. The posterior is factorised in float64.
     batch_size : int or None, default=None
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
@@ -201,7 +201,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Train on targets of mean 0 and variance 1; predictions are in the original units. The prior
         precision is that of the net for the scaled targets. A frozen net sees targets as they are.
     dtype : {"float64", "float32"}, default="float64"
-        Floating point type of the net. The posterior is always computed in float64.
+        Floating point type of the net and its Jacobians. The posterior is factorised in float64.
     batch_size : int or None, default=None
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
