@@ -116,16 +116,18 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if return_std:
             predictive = self.predictive(X)
             return self._shaped(predictive.mean.numpy()), self._shaped(predictive.std())
-        mean = self._shaped(self._latents(X) * self._y_scale + self._y_mean)
         if not return_cov:
-            return mean
-        jacobian = self._jacobian(X)[1].permute(1, 0, 2)
+            return self._shaped(self._latents(X) * self._y_scale + self._y_mean)
+        latents, jacobian = self._jacobian(X)
+        mean = self._shaped(latents.numpy() * self._y_scale + self._y_mean)
         scale = torch.as_tensor(self._y_scale)
-        covariance = self.posterior_.covariance(jacobian).cpu() * scale[:, None, None] ** 2
+        covariance = (
+            self.posterior_.covariance(jacobian.permute(1, 0, 2)).cpu() * scale[:, None, None] ** 2
+        )
         noise = torch.as_tensor(np.square(self.noise_std_).reshape(-1))
         covariance.diagonal(dim1=1, dim2=2).add_(noise[:, None])
-        joint = covariance.permute(1, 2, 0).numpy()
-        return mean, joint[:, :, 0] if self._single_target else joint
+        by_target = covariance.permute(1, 2, 0).numpy()
+        return mean, by_target[:, :, 0] if self._single_target else by_target
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Central predictive interval.

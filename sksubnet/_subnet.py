@@ -248,6 +248,7 @@ class SubnetLaplace(BayesianNet):
 
     def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
+        check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
         step = self._rows_per_batch()
         with torch_threads(self.n_jobs):
