@@ -17,15 +17,15 @@ from sksubnet._base import BayesianNet, draw_seed, seeded, torch_threads
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
-    PROBE_ROWS,
     Curvature,
     batches,
     ggn,
     ggn_diagonal,
     hessian_rank,
+    plan_for,
     rows_within_budget,
 )
-from sksubnet.jacobian import JacobianPlan, jacobian, plan_jacobian
+from sksubnet.jacobian import JacobianPlan, jacobian
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
 from sksubnet.posterior import GaussianPosterior, Projection
 from sksubnet.selection import (
@@ -143,7 +143,8 @@ class SubnetLaplace(BayesianNet):
 
     def _plan_jacobian(self, trained: TrainedNet, candidates: Tensor) -> JacobianPlan:
         """Plan the Jacobian of the subnetwork; warn where the subnetwork has almost none."""
-        energy, n_inert = effect(trained, self.subnetwork_, candidates)
+        plan = plan_for(trained, torch.as_tensor(self.subnetwork_.indices))
+        energy, n_inert = effect(trained, plan, candidates)
         self.subnetwork_ = replace(self.subnetwork_, n_inert=n_inert)
         if energy < INERT_ENERGY:
             warnings.warn(
@@ -154,8 +155,7 @@ class SubnetLaplace(BayesianNet):
                 UserWarning,
                 stacklevel=4,
             )
-        indices = torch.as_tensor(self.subnetwork_.indices)
-        return plan_jacobian(trained.latent, trained.module, indices, trained.train.X[:PROBE_ROWS])
+        return plan
 
     def _curvature(self, trained: TrainedNet, rows: Rows, n_rows: int) -> Curvature:
         """Step 3: the GGN of the subnetwork over some rows."""

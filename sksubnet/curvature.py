@@ -131,7 +131,7 @@ def ggn_diagonal(
 ) -> Curvature:
     """Diagonal of the GGN over all P weights of the net; frozen weights have curvature 0."""
     indices = trained_indices(trained.module)
-    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:PROBE_ROWS])
+    plan = plan_for(trained, indices)
     diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.X.device)
     log_likelihood = 0.0
     for batch in progress(list(batches(rows, batch_size or 1024)), "diagonal", verbose):
@@ -143,15 +143,19 @@ def ggn_diagonal(
     return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
 
 
-def output_energy(trained: TrainedNet, indices: Tensor, n_rows: int | None = None) -> Tensor:
+def plan_for(trained: TrainedNet, indices: Tensor) -> JacobianPlan:
+    """Plan the Jacobian of some weights, checked on a few training rows."""
+    return plan_jacobian(trained.latent, trained.module, indices, trained.train.X[:PROBE_ROWS])
+
+
+def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = None) -> Tensor:
     """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows."""
     if n_rows is None:
         # A small part of the cost of the curvature itself.
         n_rows = min(max(len(trained.train) // 10, 64), 256)
     rows = trained.train[:: -(-len(trained.train) // n_rows)]
-    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:PROBE_ROWS])
-    energy = torch.zeros(len(indices), dtype=torch.float64)
-    n_rows = rows_within_budget(trained.n_outputs, len(indices), trained.latent.dtype)
+    energy = torch.zeros(plan.n_selected, dtype=torch.float64)
+    n_rows = rows_within_budget(trained.n_outputs, plan.n_selected, trained.latent.dtype)
     for batch in batches(rows, n_rows):
         _, phi = jacobian(trained.latent, trained.module, plan, batch.X)
         energy += phi.double().square().sum(dim=(0, 1)).cpu()

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sksubnet.curvature import ggn_diagonal, output_energy
+from sksubnet.curvature import ggn_diagonal, output_energy, plan_for
 from sksubnet.swag import diagonal_swag
 
 if TYPE_CHECKING:
+    from sksubnet.jacobian import JacobianPlan
     from sksubnet.trained import TrainedNet
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -190,13 +191,13 @@ def select(trained: TrainedNet, selection: Any, size: int, candidates: Tensor) -
     )
 
 
-def effect(trained: TrainedNet, subnetwork: Subnetwork, candidates: Tensor) -> tuple[float, int]:
+def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple[float, int]:
     """Jacobian energy relative to as many random candidates, and the number of inert weights."""
     everything = candidates.nonzero().squeeze(1)
     generator = torch.Generator().manual_seed(trained.seed)
-    order = torch.randperm(len(everything), generator=generator)[: len(subnetwork)]
-    energy = output_energy(trained, torch.as_tensor(subnetwork.indices))
-    typical = output_energy(trained, everything[order].sort().values).mean()
+    order = torch.randperm(len(everything), generator=generator)[: plan.n_selected]
+    energy = output_energy(trained, plan)
+    typical = output_energy(trained, plan_for(trained, everything[order].sort().values)).mean()
     return float(energy.mean() / typical) if typical > 0 else 1.0, int((energy == 0).sum())
 
 

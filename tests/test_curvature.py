@@ -16,6 +16,7 @@ from sksubnet.curvature import (
     ggn_diagonal,
     hessian_rank,
     output_energy,
+    plan_for,
     rows_within_budget,
 )
 from sksubnet.jacobian import plan_jacobian
@@ -188,10 +189,10 @@ def test_output_energy_is_the_squared_jacobian_of_evenly_spaced_rows():
     trained, _ = build("gaussian")
     indices = torch.tensor([1, 7, 20])
     J = dense.jacobian(trained.module, X)[:, :, indices]
-    found = output_energy(trained, indices)
+    found = output_energy(trained, plan_for(trained, indices))
     assert_allclose(found, (J**2).sum(axis=(0, 1)), rtol=1e-9)
     # 30 rows in steps of 5
-    found = output_energy(trained, indices, n_rows=7)
+    found = output_energy(trained, plan_for(trained, indices), n_rows=7)
     assert_allclose(found, (J[::5] ** 2).sum(axis=(0, 1)), rtol=1e-9)
 
 

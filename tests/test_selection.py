@@ -7,6 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
+from sksubnet.curvature import plan_for
 from sksubnet.likelihood import Bernoulli, Categorical, Gaussian
 from sksubnet.selection import (
     Subnetwork,
@@ -314,17 +315,21 @@ def test_table():
     ]
 
 
+def plan_of(net, subnetwork):
+    return plan_for(net, torch.as_tensor(subnetwork.indices))
+
+
 def test_effect_counts_inert_weights_and_compares_energies():
     net = trained()
     J = dense.jacobian(net.module, X)
     energy = (J**2).sum(axis=(0, 1))
     dead = Subnetwork(np.array([3, 4, 5, 19]), P)
-    assert effect(net, dead, ALL) == (0.0, 4)
+    assert effect(net, plan_of(net, dead), ALL) == (0.0, 4)
     some = Subnetwork(np.array([0, 4, 20, 44]), P)
-    ratio, n_inert = effect(net, some, ALL)
+    ratio, n_inert = effect(net, plan_of(net, some), ALL)
     assert n_inert == 1
     generator = torch.Generator().manual_seed(net.seed)
     typical = energy[torch.randperm(P, generator=generator)[:4].numpy()].mean()
     assert ratio == pytest.approx(energy[[0, 4, 20, 44]].mean() / typical, rel=1e-9)
     everything = Subnetwork(np.arange(P), P)
-    assert effect(net, everything, ALL) == (pytest.approx(1.0), 4)
+    assert effect(net, plan_of(net, everything), ALL) == (pytest.approx(1.0), 4)
