@@ -260,7 +260,7 @@ class SubnetLaplace(BayesianNet):
         return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
 
     def _rows_per_batch(self) -> int:
-        return rows_within_budget(self._n_latents, len(self.subnetwork_), self._latent.dtype)
+        return rows_within_budget(self._plan, self._n_latents, self._latent.dtype)
 
 
 def _edge_message(tuned: Tuned) -> str:

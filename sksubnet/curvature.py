@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PROBE_ROWS = 3
 """Rows on which a Jacobian plan is checked against plain automatic differentiation."""
 
+FEW_ROWS = 8
+"""Rows below which the passes through a large net lose speed."""
+
 MEMORY_BUDGET = 2**28
 """Bytes that the Jacobian rows of one batch may take."""
 
@@ -106,7 +109,7 @@ def ggn(
     """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
     n_weights = plan.n_selected
     if batch_size is None:
-        batch_size = rows_within_budget(trained.n_outputs, n_weights, trained.latent.dtype)
+        batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
     total = torch.zeros(0 if dual else n_weights, n_weights, dtype=dtype, device=rows.X.device)
     factors: list[Tensor] = []
     log_likelihood = 0.0
@@ -134,7 +137,9 @@ def ggn_diagonal(
     plan = plan_for(trained, indices)
     diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.X.device)
     log_likelihood = 0.0
-    for batch in progress(list(batches(rows, batch_size or 1024)), "diagonal", verbose):
+    if batch_size is None:
+        batch_size = rows_of_layers(plan, trained.n_outputs, trained.latent.dtype)
+    for batch in progress(list(batches(rows, batch_size)), "diagonal", verbose):
         seeds = _weighted_roots(trained, batch)
         diagonal += squared_jacobian_sum(trained.latent, trained.module, batch.X, seeds, plan)
         with torch.no_grad():
@@ -149,15 +154,23 @@ def plan_for(trained: TrainedNet, indices: Tensor) -> JacobianPlan:
 
 
 def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = None) -> Tensor:
-    """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows."""
+    """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows.
+
+    Outputs are added with random signs, which gives the sum in expectation for one backward pass.
+    """
     if n_rows is None:
         # A small part of the cost of the curvature itself.
         n_rows = min(max(len(trained.train) // 10, 64), 256)
     rows = trained.train[:: -(-len(trained.train) // n_rows)]
     energy = torch.zeros(plan.n_selected, dtype=torch.float64)
-    n_rows = rows_within_budget(trained.n_outputs, plan.n_selected, trained.latent.dtype)
-    for batch in batches(rows, n_rows):
-        _, phi = jacobian(trained.latent, trained.module, plan, batch.X)
+    generator = torch.Generator().manual_seed(trained.seed)
+
+    def signs(outputs: Tensor) -> Tensor:
+        drawn = torch.randint(2, (*outputs.shape, 1), generator=generator)
+        return (2 * drawn - 1).to(outputs)
+
+    for batch in batches(rows, rows_within_budget(plan, 1, trained.latent.dtype)):
+        _, phi = jacobian(trained.latent, trained.module, plan, batch.X, signs)
         energy += phi.double().square().sum(dim=(0, 1)).cpu()
     return energy
 
@@ -176,15 +189,22 @@ def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
         yield rows[start : start + batch_size]
 
 
-def rows_within_budget(n_outputs: int, n_weights: int, dtype: torch.dtype) -> int:
+def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
     """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
 
     Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
     budget allows, so that adding up S x S products does not cost more than forming them.
     """
-    wanted = max(RECYCLED_BYTES, 4 * n_weights**2 * dtype.itemsize)
-    bytes_per_row = max(1, n_outputs * n_weights * dtype.itemsize)
-    return max(1, min(4096, min(wanted, MEMORY_BUDGET) // bytes_per_row))
+    wanted = max(RECYCLED_BYTES, 4 * plan.n_selected**2 * dtype.itemsize)
+    bytes_per_row = max(1, n_outputs * plan.n_selected * dtype.itemsize)
+    most = min(wanted, MEMORY_BUDGET) // bytes_per_row
+    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def rows_of_layers(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows whose gradients at the layers are recycled memory too, yet enough for fast layers."""
+    bytes_per_row = max(1, n_outputs * plan.n_captured * dtype.itemsize)
+    return max(FEW_ROWS, min(4096, RECYCLED_BYTES // bytes_per_row))
 
 
 def hessian_rank(likelihood: Likelihood, n_outputs: int) -> int:

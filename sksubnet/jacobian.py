@@ -4,7 +4,7 @@ Backward passes go to the outputs of the layers, never to their weights; a rule 
 forms the products of the selected weights only. See jacobian_plan for what serves which parameter.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from sksubnet.jacobian_plan import (
     JacobianPlan,
     PlannedParameter,
     accumulate,
+    hooked_modules,
     plan_jacobian,
     trained_indices,
 )
@@ -51,7 +52,7 @@ def jacobian(
     come last, which is the order in which layers are gathered and products are formed fastest.
     """
     with differentiable(module):
-        outputs, calls = run_forward(model, module, X, _hooked(plan.parameters))
+        outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
         seed = _identity(outputs) if seeds is None else seeds(outputs.detach())
         n, _, n_seeds = seed.shape
         rows = outputs.new_zeros(plan.n_selected, n_seeds, n).permute(2, 1, 0)
@@ -94,7 +95,7 @@ def _add_squares(
 ) -> None:
     """Add Σ_b Σ_k J² of these rows, seeds (B, C, K), to `total` (S,)."""
     with differentiable(module):
-        outputs, calls = run_forward(model, module, X, _hooked(plan.parameters))
+        outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
         n = len(seed)
         captured = sum(t.numel() for t in captured_outputs(calls))
         size = max(n * _widest(plan), captured) * seed.element_size()
@@ -137,11 +138,6 @@ def _linear_squares(p: PlannedParameter, call: Call) -> Tensor:
     if p.sites[0].parameter == "bias":
         return squares.sum(0, dtype=torch.float64)
     return (squares.T @ call.first_input.square()).flatten().double()
-
-
-def _hooked(parameters: Iterable[PlannedParameter]) -> dict[str, None]:
-    """Names of the modules whose calls the parameters need, in a fixed order."""
-    return dict.fromkeys(site.module for p in parameters for site in p.sites)
 
 
 def _identity(outputs: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The plan is checked against plain autograd on a few rows, so that a layer used i
 costs time and never correctness.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from sksubnet.layer_calls import (
     Call,
     Calls,
     Model,
+    captured_outputs,
     chunks,
     differentiable,
     n_rows,
@@ -68,10 +70,14 @@ class PlannedParameter:
 
 @dataclass(frozen=True, eq=False)
 class JacobianPlan:
-    """How each selected parameter is differentiated; names and positions only."""
+    """How each selected parameter is differentiated; names and positions only.
+
+    `n_captured` counts the numbers that one row leaves at the layers whose gradients are needed.
+    """
 
     parameters: tuple[PlannedParameter, ...]
     n_selected: int
+    n_captured: int
 
     @property
     def row_by_row(self) -> tuple[str, ...]:
@@ -107,7 +113,14 @@ def plan_jacobian(model: Model, module: nn.Module, indices: Tensor, probe: Any) 
                     p = replace(p, sites=sites, is_outer_product=outer)
                     break
             planned.append(p)
-    return JacobianPlan(tuple(planned), len(indices))
+    used = {name: calls[name] for name in hooked_modules(planned)}
+    n_captured = sum(t.numel() for t in captured_outputs(used)) // len(outputs)
+    return JacobianPlan(tuple(planned), len(indices), n_captured)
+
+
+def hooked_modules(parameters: Iterable[PlannedParameter]) -> dict[str, None]:
+    """Names of the modules whose calls the parameters need, in a fixed order."""
+    return dict.fromkeys(site.module for p in parameters for site in p.sites)
 
 
 def split_indices(module: nn.Module, indices: Tensor) -> list[PlannedParameter]:

@@ -1,5 +1,7 @@
 """The GGN in its three representations against the sum over rows of explicit products."""
 
+from dataclasses import replace
+
 import dense
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from sksubnet.curvature import (
+    FEW_ROWS,
     MEMORY_BUDGET,
+    RECYCLED_BYTES,
     Curvature,
     batches,
     ggn,
@@ -19,7 +23,7 @@ from sksubnet.curvature import (
     plan_for,
     rows_within_budget,
 )
-from sksubnet.jacobian import plan_jacobian
+from sksubnet.jacobian import JacobianPlan, plan_jacobian
 from sksubnet.likelihood import Bernoulli, Categorical, Gaussian
 
 N = 30
@@ -186,7 +190,7 @@ def test_frozen_weights_have_no_curvature():
 
 
 def test_output_energy_is_the_squared_jacobian_of_evenly_spaced_rows():
-    trained, _ = build("gaussian")
+    trained, _ = build("logit")
     indices = torch.tensor([1, 7, 20])
     J = dense.jacobian(trained.module, X)[:, :, indices]
     found = output_energy(trained, plan_for(trained, indices))
@@ -196,14 +200,46 @@ def test_output_energy_is_the_squared_jacobian_of_evenly_spaced_rows():
     assert_allclose(found, (J[::5] ** 2).sum(axis=(0, 1)), rtol=1e-9)
 
 
+def test_output_energy_adds_outputs_up_in_expectation():
+    trained, _ = build("softmax")
+    indices = torch.tensor([1, 7, 17])  # of the first layer, so that all outputs depend on them
+    plan = plan_for(trained, indices)
+    J = dense.jacobian(trained.module, X)[:, :, indices]
+    found = np.stack([output_energy(replace(trained, seed=seed), plan) for seed in range(400)])
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert (error > 0).all()
+    assert (np.abs(found.mean(axis=0) - (J**2).sum(axis=(0, 1))) < 4 * error).all()
+
+
 def test_batches_are_consecutive_and_within_the_budget():
     trained, _ = build("gaussian")
     parts = list(batches(trained.train, 8))
     assert [len(part) for part in parts] == [8, 8, 8, 6]
     assert torch.equal(torch.cat([part.X for part in parts]), trained.train.X)
-    for n_outputs, n_weights in [(10, 10_000), (1, 5), (3, 800)]:
-        bytes_per_row = 8 * n_outputs * n_weights
-        n_rows = rows_within_budget(n_outputs, n_weights, torch.float64)
-        assert 1 <= n_rows <= 4096
-        assert n_rows * bytes_per_row <= MEMORY_BUDGET
-    assert rows_within_budget(10, 2**40, torch.float64) == 1
+
+
+@pytest.mark.parametrize("n_outputs, n_weights", [(10, 10_000), (1, 5), (3, 800)])
+def test_the_jacobian_of_a_batch_is_within_the_budget(n_outputs, n_weights):
+    plan = JacobianPlan((), n_weights, n_captured=10)
+    n_rows = rows_within_budget(plan, n_outputs, torch.float64)
+    assert 1 <= n_rows <= 4096
+    assert n_rows * 8 * n_outputs * n_weights <= MEMORY_BUDGET
+    large = JacobianPlan((), 2**40, n_captured=10)
+    assert rows_within_budget(large, n_outputs, torch.float64) == 1
+
+
+def test_wide_layers_make_batches_smaller_down_to_a_few_rows():
+    narrow, wide = JacobianPlan((), 5, n_captured=10), JacobianPlan((), 5, n_captured=10**4)
+    assert rows_within_budget(narrow, 10, torch.float32) == 4096
+    n_rows = rows_within_budget(wide, 10, torch.float32)
+    assert n_rows == RECYCLED_BYTES // (10 * 10**4 * 4)
+    wide = replace(wide, n_captured=10**8)
+    assert rows_within_budget(wide, 10, torch.float32) == FEW_ROWS
+
+
+def test_a_plan_counts_what_a_row_leaves_at_the_selected_layers():
+    trained, _ = build("softmax")
+    widths = [layer.out_features for layer in trained.module if isinstance(layer, nn.Linear)]
+    assert plan_for(trained, torch.tensor([0])).n_captured == widths[0]
+    everything = torch.arange(len(trained.weight_vector()))
+    assert plan_for(trained, everything).n_captured == sum(widths)
