@@ -7,6 +7,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
@@ -17,15 +18,19 @@ from sksubnet._base import BayesianNet, draw_seed, seeded, torch_threads
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
+    PROBE_ROWS,
     Curvature,
     batches,
+    factored_rows_within_budget,
     ggn,
     ggn_diagonal,
+    ggn_factors,
     hessian_rank,
     plan_for,
     rows_within_budget,
 )
-from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian, plan_jacobian
+from sksubnet.kernel import KernelPosterior
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
 from sksubnet.posterior import GaussianPosterior, Projection
 from sksubnet.selection import (
@@ -38,7 +43,7 @@ from sksubnet.selection import (
 from sksubnet.trained import Rows, TrainedNet
 from sksubnet.tuning import Tuned, maximise_evidence, tune_on_held_out
 
-Posterior = GaussianPosterior | CholeskyPosterior
+Posterior = GaussianPosterior | KernelPosterior | CholeskyPosterior
 MIN_ROWS_TO_TUNE = 20
 INERT_ENERGY = 1e-3
 
@@ -51,6 +56,7 @@ class SubnetLaplace(BayesianNet):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNet._parameter_constraints,
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "subnetwork_size": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
@@ -94,7 +100,7 @@ class SubnetLaplace(BayesianNet):
         self._seed = draw_seed(self.random_state)
         with seeded(self._seed), torch_threads(self.n_jobs):
             y = self._start_net(X, y, weights)
-            candidates, size = self._resolve_size(len(X))
+            candidates, size = self._resolve_size(X)
             trained = self._train(
                 X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
             )
@@ -128,17 +134,24 @@ class SubnetLaplace(BayesianNet):
     def _needs_held_out(self) -> bool:
         return self.prior_precision == "validation" or self._noise_is_tuned()
 
-    def _resolve_size(self, n_rows: int) -> tuple[Tensor, int]:
+    def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
         module = self.net_.module_
         candidates = candidate_mask(module, self.candidates)
-        explicit = explicit_selection(module, self.selection, candidates)
-        if explicit is not None:
-            size = int(explicit.sum())
-        else:
+        chosen = explicit_selection(module, self.selection, candidates)
+        if chosen is None:
             size = n_selected(self.subnetwork_size, int(candidates.sum()))
+            chosen = candidates if size == candidates.sum() else None
+        else:
+            size = int(chosen.sum())
         if self.covariance == "full":
-            check_curvature_fits(size, n_rows * hessian_rank(self._likelihood, self._n_latents))
+            n_kept = size
+            if chosen is not None:
+                # Which weights is known, so that whole layers are known to be cheap.
+                indices, probe = chosen.nonzero().squeeze(1), self._tensor(X[:PROBE_ROWS])
+                n_kept = plan_jacobian(self._latent, module, indices, probe).n_kept
+            n_factors = len(X) * hessian_rank(self._likelihood, self._n_latents)
+            check_curvature_fits(size, n_factors, n_kept)
         return candidates, size
 
     def _plan_jacobian(self, trained: TrainedNet, candidates: Tensor) -> JacobianPlan:
@@ -164,9 +177,10 @@ class SubnetLaplace(BayesianNet):
             diagonal = ggn_diagonal(trained, rows, **options)
             return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
         n_weights = len(self.subnetwork_)
-        dual = n_rows * hessian_rank(trained.likelihood, trained.n_outputs) < n_weights
+        if n_rows * hessian_rank(trained.likelihood, trained.n_outputs) < n_weights:
+            return ggn_factors(trained, self._plan, rows, **options)
         dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
-        return ggn(trained, self._plan, rows, dual=dual, dtype=dtype, **options)
+        return ggn(trained, self._plan, rows, dtype=dtype, **options)
 
     def _posterior(self, trained: TrainedNet, curvature: Curvature) -> Posterior:
         """Factorise on the CPU: once where the weights are few, for each prior where many."""
@@ -175,12 +189,11 @@ class SubnetLaplace(BayesianNet):
         if curvature.matrix is not None and len(mean) > EIGEN_LIMIT:
             return CholeskyPosterior(mean, ShiftedCholesky(curvature.matrix.cpu()))
         eigenvalues, basis = curvature.eigendecomposition()
-        return GaussianPosterior(
-            mean=mean,
-            eigenvalues=eigenvalues.cpu(),
-            basis=None if basis is None else basis.cpu(),
-            prior_precision=1.0,
-        )
+        basis = None if basis is None else basis.cpu()
+        if curvature.factors is not None:
+            rows = curvature.factors.cpu()
+            return KernelPosterior(mean, eigenvalues.cpu(), basis, prior_precision=1.0, rows=rows)
+        return GaussianPosterior(mean, eigenvalues.cpu(), basis, prior_precision=1.0)
 
     def _tune(self, trained: TrainedNet, posterior: Posterior, curvature: Curvature) -> Tuned:
         """Prior precision and noise scale, each given or found."""
@@ -215,10 +228,10 @@ class SubnetLaplace(BayesianNet):
     ) -> tuple[Tensor, Projection | FactorProjection]:
         """Latents (N, C) and projected Jacobian of rows."""
         latents, projections = [], []
-        for batch in batches(rows, self._rows_per_batch()):
-            outputs, phi = jacobian(trained.latent, trained.module, self._plan, batch.X)
-            latents.append(outputs.double().cpu())
-            projections.append(posterior.project(phi.cpu()))
+        for batch in batches(rows, self._rows_for_batch(posterior)):
+            outputs, phi = self._rows_for(posterior, batch.X)
+            latents.append(outputs)
+            projections.append(posterior.project(phi))
         stack: Any = type(projections[0]).stack
         return torch.cat(latents), stack(projections)
 
@@ -237,9 +250,16 @@ class SubnetLaplace(BayesianNet):
             trained, curvature.log_likelihood, curvature.n_rows, tuned.noise_scale
         )
 
+    def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch and its Jacobian as the posterior takes it, on the CPU."""
+        latent = self._latent
+        rows = factored_jacobian if isinstance(posterior, KernelPosterior) else jacobian
+        outputs, phi = rows(latent, latent.module, self._plan, X)
+        return outputs.double().cpu(), phi.cpu()
+
     def _latent_moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, phi = self._batch_jacobian(X)
-        return outputs.double().cpu(), self.posterior_.covariance(phi.cpu())
+        outputs, phi = self._rows_for(self.posterior_, X)
+        return outputs, self.posterior_.covariance(phi)
 
     def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, C) and Jacobian (B, C, S) of a batch."""
@@ -260,7 +280,14 @@ class SubnetLaplace(BayesianNet):
         return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
 
     def _rows_per_batch(self) -> int:
-        return rows_within_budget(self._plan, self._n_latents, self._latent.dtype)
+        return self._rows_for_batch(self.posterior_)
+
+    def _rows_for_batch(self, posterior: Posterior) -> int:
+        """Rows whose Jacobian fits the memory budget, in the form that the posterior takes."""
+        sizes = self._plan, self._n_latents, self._latent.dtype
+        if isinstance(posterior, KernelPosterior):
+            return factored_rows_within_budget(*sizes, len(posterior.rows))
+        return rows_within_budget(*sizes)
 
 
 def _edge_message(tuned: Tuned) -> str:

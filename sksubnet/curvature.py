@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from sksubnet.cholesky import mirror_upper_
+from sksubnet.factored_rows import FactoredRows
 from sksubnet.jacobian import (
     JacobianPlan,
+    factored_jacobian,
     jacobian,
     plan_jacobian,
     squared_jacobian_sum,
@@ -22,6 +24,8 @@ from sksubnet.progress import progress
 if TYPE_CHECKING:
     from sksubnet.likelihood import Likelihood
     from sksubnet.trained import Rows, TrainedNet
+
+T = TypeVar("T")
 
 PROBE_ROWS = 3
 """Rows on which a Jacobian plan is checked against plain automatic differentiation."""
@@ -48,8 +52,8 @@ class Curvature:
         Sum of the row weights.
     matrix : Tensor of shape (S, S) or None
         The GGN itself (primal).
-    factors : Tensor of shape (n, S) or None
-        Rows Phi with ``GGN = Phi^T Phi`` (dual), for n < S.
+    factors : FactoredRows or None
+        Rows Phi (n, S) with ``GGN = Phi^T Phi`` (dual), for n < S.
     diagonal : Tensor of shape (S,) or None
         Its diagonal only.
     """
@@ -57,7 +61,7 @@ class Curvature:
     log_likelihood: float
     n_rows: float
     matrix: Tensor | None = field(default=None, repr=False)
-    factors: Tensor | None = field(default=None, repr=False)
+    factors: FactoredRows | None = field(default=None, repr=False)
     diagonal: Tensor | None = field(default=None, repr=False)
 
     def __add__(self, other: Curvature) -> Curvature:
@@ -66,7 +70,7 @@ class Curvature:
             self.log_likelihood + other.log_likelihood,
             self.n_rows + other.n_rows,
             _both(self.matrix, other.matrix, Tensor.add_),
-            _both(self.factors, other.factors, lambda a, b: torch.cat([a, b])),
+            _both(self.factors, other.factors, lambda a, b: FactoredRows.stack([a, b])),
             _both(self.diagonal, other.diagonal, torch.add),
         )
 
@@ -78,16 +82,18 @@ class Curvature:
     def eigendecomposition(self) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues (R,) and basis (S, R) of the GGN; the diagonal's basis is ``None``.
 
+        The basis of the dual is (n, R), and stands for ``Phi^T`` times it.
+
         Directions whose eigenvalue is rounding error are left out where that at least halves the
         basis; the posterior treats them as directions about which the data say nothing.
         """
         if self.diagonal is not None:
             return self.diagonal, None
         if self.factors is not None:
-            values, vectors = torch.linalg.eigh(self.factors @ self.factors.mT)
+            values, vectors = torch.linalg.eigh(self.factors.inner(self.factors))
             keep = values > _rounding_error(values)
             values = values[keep]
-            return values, self.factors.mT @ (vectors[:, keep] * values.rsqrt())
+            return values, vectors[:, keep] * values.rsqrt()
         assert self.matrix is not None
         values, basis = torch.linalg.eigh(self.matrix)
         keep = values > _rounding_error(values)
@@ -101,32 +107,43 @@ def ggn(
     plan: JacobianPlan,
     rows: Rows,
     *,
-    dual: bool,
     dtype: torch.dtype = torch.float64,
     batch_size: int | None = None,
     verbose: int = 0,
 ) -> Curvature:
     """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
-    n_weights = plan.n_selected
     if batch_size is None:
         batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
-    total = torch.zeros(0 if dual else n_weights, n_weights, dtype=dtype, device=rows.X.device)
-    factors: list[Tensor] = []
+    total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.X.device)
     log_likelihood = 0.0
     for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
         seeds = _weighted_roots(trained, batch)
         outputs, phi = jacobian(trained.latent, trained.module, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
-        columns = phi.permute(2, 1, 0).flatten(1)
-        if dual:
-            factors.append(columns.mT.double())
-        else:
-            add_upper_gram_(total, columns)
-    n_rows = float(rows.weights.sum())
-    if dual:
-        return Curvature(log_likelihood, n_rows, factors=torch.cat(factors))
+        add_upper_gram_(total, phi.permute(2, 1, 0).flatten(1))
     mirror_upper_(total)
-    return Curvature(log_likelihood, n_rows, matrix=total)
+    return Curvature(log_likelihood, float(rows.weights.sum()), matrix=total)
+
+
+def ggn_factors(
+    trained: TrainedNet,
+    plan: JacobianPlan,
+    rows: Rows,
+    *,
+    batch_size: int | None = None,
+    verbose: int = 0,
+) -> Curvature:
+    """Return the same GGN by factors, one for each row and column of the output Hessian's root."""
+    if batch_size is None:
+        batch_size = factored_rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
+    factors: list[FactoredRows] = []
+    log_likelihood = 0.0
+    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+        seeds = _weighted_roots(trained, batch)
+        outputs, phi = factored_jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+        factors.append(phi.double())
+    return Curvature(log_likelihood, float(rows.weights.sum()), factors=FactoredRows.stack(factors))
 
 
 def ggn_diagonal(
@@ -201,6 +218,14 @@ def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -
     return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
 
 
+def factored_rows_within_budget(
+    plan: JacobianPlan, n_outputs: int, dtype: torch.dtype, n_factors: int = 0
+) -> int:
+    """Rows of a batch whose factored Jacobian, and its products with n others, stay within it."""
+    bytes_per_row = max(1, 8 * n_outputs * (plan.n_kept + n_factors))
+    return max(1, min(MEMORY_BUDGET // bytes_per_row, rows_of_layers(plan, n_outputs, dtype)))
+
+
 def rows_of_layers(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
     """Rows whose gradients at the layers are recycled memory too, yet enough for fast layers."""
     bytes_per_row = max(1, n_outputs * plan.n_captured * dtype.itemsize)
@@ -228,7 +253,5 @@ def _rounding_error(eigenvalues: Tensor) -> float:
     return largest * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
 
 
-def _both(
-    a: Tensor | None, b: Tensor | None, combine: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor | None:
+def _both(a: T | None, b: T | None, combine: Callable[[T, T], T]) -> T | None:
     return None if a is None or b is None else combine(a, b)

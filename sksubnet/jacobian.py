@@ -4,12 +4,13 @@ Backward passes go to the outputs of the layers, never to their weights; a rule 
 forms the products of the selected weights only. See jacobian_plan for what serves which parameter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sksubnet.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian_plan import (
     PROBE_ROWS,
     JacobianPlan,
@@ -21,6 +22,7 @@ from sksubnet.jacobian_plan import (
 )
 from sksubnet.layer_calls import (
     Call,
+    Calls,
     Model,
     captured_outputs,
     chunks,
@@ -33,7 +35,9 @@ from sksubnet.layer_calls import (
 )
 
 __all__ = [
+    "FactoredRows",
     "JacobianPlan",
+    "factored_jacobian",
     "jacobian",
     "plan_jacobian",
     "squared_jacobian_sum",
@@ -52,21 +56,69 @@ def jacobian(
     come last, which is the order in which layers are gathered and products are formed fastest.
     """
     with differentiable(module):
-        outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
-        seed = _identity(outputs) if seeds is None else seeds(outputs.detach())
+        outputs, calls, seed = _forward(model, module, plan, X, seeds)
         n, _, n_seeds = seed.shape
         rows = outputs.new_zeros(plan.n_selected, n_seeds, n).permute(2, 1, 0)
-        captured_bytes = sum(t.numel() * t.element_size() for t in captured_outputs(calls))
-        for group in chunks(n_seeds, captured_bytes):
-            run_backward(outputs, calls, seed[..., group])
+        for group in _backward(outputs, calls, seed):
             for p in plan.parameters:
                 accumulate(module, p, calls, rows[:, group, p.start : p.stop])
-        last_resort, tensors = _last_resort(module, plan)
-        for b, row in enumerate(row_gradients(model, tensors, X, seed)):
-            for k, gradients in enumerate(row):
-                for p, gradient in zip(last_resort, gradients, strict=True):
-                    rows[b, k, p.start : p.stop] = gradient[p.positions]
+        of_parameter = {p.name: rows[..., p.start : p.stop] for p in plan.parameters}
+        _fill_last_resort(model, module, plan, X, seed, of_parameter)
     return outputs.detach(), rows
+
+
+def factored_jacobian(
+    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
+) -> tuple[Tensor, FactoredRows]:
+    """Return what `jacobian` does, but the rows of whole Linear layers as their two factors."""
+    with differentiable(module):
+        outputs, calls, seed = _forward(model, module, plan, X, seeds)
+        n, _, n_seeds = seed.shape
+        lengths = {p.name: (p.factor_widths or [p.stop - p.start])[0] for p in plan.parameters}
+        left = {name: outputs.new_zeros(n, n_seeds, length) for name, length in lengths.items()}
+        whole = {p.name: calls[p.sites[0].module][0] for p in plan.parameters if p.factor_widths}
+        for group in _backward(outputs, calls, seed):
+            for p in plan.parameters:
+                if p.name not in whole:
+                    accumulate(module, p, calls, left[p.name][:, group])
+                elif (delta := whole[p.name].deltas[0]) is not None:
+                    left[p.name][:, group] = delta
+        _fill_last_resort(model, module, plan, X, seed, left)
+    right = {name: call.first_input for name, call in whole.items()}
+    layers = [LayerRows(left[p.name], right.get(p.name)) for p in plan.parameters]
+    return outputs.detach(), FactoredRows(tuple(layers))
+
+
+def _forward(
+    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seeds: Seeds | None
+) -> tuple[Tensor, Calls, Tensor]:
+    """Return outputs (B, C) with their graph, the calls of the plan, and seeds (B, C, K)."""
+    outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
+    return outputs, calls, _identity(outputs) if seeds is None else seeds(outputs.detach())
+
+
+def _backward(outputs: Tensor, calls: Calls, seed: Tensor) -> Iterator[slice]:
+    """Backward passes for as many seeds at a time as memory allows; the calls hold their deltas."""
+    captured = sum(t.numel() * t.element_size() for t in captured_outputs(calls))
+    for group in chunks(seed.shape[2], captured):
+        run_backward(outputs, calls, seed[..., group])
+        yield group
+
+
+def _fill_last_resort(
+    model: Model,
+    module: nn.Module,
+    plan: JacobianPlan,
+    X: Any,
+    seed: Tensor,
+    rows: dict[str, Tensor],
+) -> None:
+    """Fill in, by parameter name (B, K, s), what no layer's gradients give."""
+    last_resort, tensors = _last_resort(module, plan)
+    for b, row in enumerate(row_gradients(model, tensors, X, seed)):
+        for k, gradients in enumerate(row):
+            for p, gradient in zip(last_resort, gradients, strict=True):
+                rows[p.name][b, k] = gradient[p.positions]
 
 
 def squared_jacobian_sum(

@@ -57,7 +57,8 @@ class PlannedParameter:
     """Selected entries of one parameter, the columns they fill, and where it is used.
 
     Without sites the parameter is differentiated row by row. `is_outer_product`: the gradient of a
-    row is δ aᵀ (or δ) of one Linear, whose squares sum without forming it.
+    row is δ aᵀ (or δ) of one Linear, whose squares sum without forming it. Where moreover all of
+    the Linear's weight (O, I) is selected, `factor_widths` are O and I.
     """
 
     name: str
@@ -66,6 +67,7 @@ class PlannedParameter:
     stop: int
     sites: tuple[Site, ...] = ()
     is_outer_product: bool = False
+    factor_widths: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,11 @@ class JacobianPlan:
     parameters: tuple[PlannedParameter, ...]
     n_selected: int
     n_captured: int
+
+    @property
+    def n_kept(self) -> int:
+        """Count the numbers that one row takes where whole layers stay outer products."""
+        return sum(sum(p.factor_widths or (p.stop - p.start,)) for p in self.parameters)
 
     @property
     def row_by_row(self) -> tuple[str, ...]:
@@ -105,12 +112,14 @@ def plan_jacobian(model: Model, module: nn.Module, indices: Tensor, probe: Any) 
         planned = []
         for column, p in enumerate(parameters):
             target = torch.stack([row[column] for row in exact]).unsqueeze(1)
-            whole = torch.arange(target.shape[-1], device=target.device)
+            everywhere = torch.arange(target.shape[-1], device=target.device)
             for sites in _site_options(module, uses[p.name], calls, len(outputs)):
-                trial = PlannedParameter(p.name, whole, 0, len(whole), sites)
+                trial = PlannedParameter(p.name, everywhere, 0, len(everywhere), sites)
                 if _agrees(module, trial, calls, target, scale):
                     outer = _is_outer_product(module, sites, calls, len(outputs))
-                    p = replace(p, sites=sites, is_outer_product=outer)
+                    whole = outer and len(p.positions) == len(everywhere)
+                    widths = _factor_widths(tensors[column]) if whole else None
+                    p = replace(p, sites=sites, is_outer_product=outer, factor_widths=widths)
                     break
             planned.append(p)
     used = {name: calls[name] for name in hooked_modules(planned)}
@@ -216,6 +225,11 @@ def _is_outer_product(module: nn.Module, sites: tuple[Site, ...], calls: Calls, 
     layer = module.get_submodule(sites[0].module)
     a = calls[sites[0].module][0].first_input
     return type(layer) is nn.Linear and a.dim() == 2 and len(a) == n
+
+
+def _factor_widths(parameter: Tensor) -> tuple[int, int] | None:
+    """Count the outputs and inputs of a Linear's weight; None for a bias, whose rows are δ."""
+    return (len(parameter), parameter.shape[1]) if parameter.dim() == 2 else None
 
 
 def _doubled(X: Any) -> Any:

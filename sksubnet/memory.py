@@ -35,23 +35,24 @@ def _container_memory() -> float:
         return math.inf
 
 
-def curvature_bytes(n_weights: int, n_factors: int) -> int:
+def curvature_bytes(n_weights: int, n_factors: int, n_kept: int) -> int:
     """Bytes that the posterior of S weights takes, from ``n_factors`` rows of Jacobian.
 
-    With fewer rows than weights the dual takes two n x S and three n x n arrays. Otherwise the
-    matrix, its eigenvectors and the solver's workspace take three S x S arrays, and a Cholesky
-    factor two in float32.
+    With fewer rows than weights the dual takes twice the ``n_kept`` numbers of each row (fewer than
+    S where whole layers stay factored) and three n x n arrays. Otherwise the matrix, its
+    eigenvectors and the solver's workspace take three S x S arrays, and a Cholesky factor two in
+    float32.
     """
     if n_factors < n_weights:
-        return 8 * (2 * n_factors * n_weights + 3 * n_factors**2)
+        return 8 * (2 * n_factors * n_kept + 3 * n_factors**2)
     if n_weights <= EIGEN_LIMIT:
         return 24 * n_weights**2
     return 8 * n_weights**2
 
 
-def check_curvature_fits(n_weights: int, n_factors: int) -> None:
+def check_curvature_fits(n_weights: int, n_factors: int, n_kept: int) -> None:
     """Raise before any training if S weights cannot be given a full covariance here."""
-    available, needed = available_memory(), curvature_bytes(n_weights, n_factors)
+    available, needed = available_memory(), curvature_bytes(n_weights, n_factors, n_kept)
     if available is None or needed <= available:
         return
     largest = largest_that_fits(available, n_factors)

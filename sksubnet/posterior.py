@@ -63,9 +63,7 @@ class GaussianPosterior:
         # The part outside the basis is a difference of nearly equal numbers: float64 only.
         jacobian = jacobian.double()
         coordinates = _times(jacobian, self.basis)
-        outside = jacobian @ jacobian.mT - coordinates @ coordinates.mT
-        outside.diagonal(dim1=-2, dim2=-1).clamp_(min=0)
-        return Projection(coordinates, outside, self.eigenvalues)
+        return Projection.within(coordinates, jacobian @ jacobian.mT, self.eigenvalues)
 
     def covariance(self, jacobian: Tensor) -> Tensor:
         """``J H^-1 J^T`` of Jacobian rows: (..., m, S) -> (..., m, m)."""
@@ -105,6 +103,13 @@ class Projection:
     coordinates: Tensor
     outside: Tensor | None
     eigenvalues: Tensor
+
+    @classmethod
+    def within(cls, coordinates: Tensor, gram: Tensor, eigenvalues: Tensor) -> Projection:
+        """Coordinates (..., m, R) of rows in part of the space, and their inner products."""
+        outside = gram - coordinates @ coordinates.mT
+        outside.diagonal(dim1=-2, dim2=-1).clamp_(min=0)
+        return cls(coordinates, outside, eigenvalues)
 
     @classmethod
     def stack(cls, parts: list[Projection]) -> Projection:

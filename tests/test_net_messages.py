@@ -146,10 +146,10 @@ def test_criterion_of_the_other_task():
 @pytest.mark.parametrize("available", [10**4, 10**6, 10**8])
 @pytest.mark.parametrize("n_factors", [7, 100, 5000])
 def test_largest_that_fits(available, n_factors):
-    fitting = [s for s in range(1, 10**4) if curvature_bytes(s, n_factors) <= available]
+    fitting = [s for s in range(1, 10**4) if curvature_bytes(s, n_factors, s) <= available]
     largest = largest_that_fits(available, n_factors)
-    assert curvature_bytes(largest, n_factors) <= available
-    assert curvature_bytes(largest + 1, n_factors) > available
+    assert curvature_bytes(largest, n_factors, largest) <= available
+    assert curvature_bytes(largest + 1, n_factors, largest + 1) > available
     assert largest >= max(fitting)
 
 
@@ -171,7 +171,9 @@ def test_too_large_for_the_memory_before_training(model):
     net.set_params(module__hidden=1_000_000)
     # A softmax over C classes gives C - 1 rows of curvature.
     n_factors = len(X) * max(1, n_outputs - 1)
-    needed = 8 * (2 * n_factors * (2 + n_outputs) * 10**6 + 3 * n_factors**2)
+    # Of each layer its inputs and the gradients of its outputs are kept.
+    n_kept = (2 + 10**6) + (10**6 + n_outputs)
+    needed = 8 * (2 * n_factors * n_kept + 3 * n_factors**2)
     assert_refused(
         lambda: model(net, subnetwork_size="all").fit(X, y),
         f"{2 + n_outputs}000000 weights",

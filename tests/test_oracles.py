@@ -24,6 +24,8 @@ from torch import nn
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.cholesky import CholeskyPosterior
+from sksubnet.kernel import KernelPosterior
+from sksubnet.posterior import GaussianPosterior
 
 RNG = np.random.default_rng(0)
 
@@ -185,10 +187,8 @@ def prepare(kind, monkeypatch):
 
 
 def representation(estimator):
-    if isinstance(estimator.posterior_, CholeskyPosterior):
-        return "cholesky"
-    n_weights, rank = estimator.posterior_.basis.shape
-    return "dual" if rank < n_weights else "primal"
+    kinds = {CholeskyPosterior: "cholesky", KernelPosterior: "dual", GaussianPosterior: "primal"}
+    return kinds[type(estimator.posterior_)]
 
 
 @REPRESENTATIONS

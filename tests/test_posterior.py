@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from torch import Tensor
 
+from sksubnet.factored_rows import FactoredRows, LayerRows
+from sksubnet.kernel import KernelPosterior
 from sksubnet.posterior import GaussianPosterior, Projection
 
 S = 7
 DELTA = 0.6
-RANKS = {"full": S, "low rank": 3, "diagonal": S, "nothing known": 0}
+RANKS = {"full": S, "low rank": 3, "diagonal": S, "nothing known": 0, "kernel": 4}
 
 
 def random(*shape, seed=0):
@@ -21,6 +24,13 @@ def random(*shape, seed=0):
 def posterior(kind):
     """A posterior of seven weights and its GGN (S, S) as an array."""
     rank = RANKS[kind]
+    if kind == "kernel":
+        rows = factored(2, seed=5)
+        phi = dense_rows(rows)
+        values, vectors = torch.linalg.eigh(phi @ phi.T)
+        coefficients = vectors * values.rsqrt()
+        value = KernelPosterior(random(S, seed=2), values, coefficients, DELTA, rows=rows)
+        return value, (phi.T @ phi).numpy()
     basis = torch.linalg.qr(random(S, S)).Q[:, :rank]
     eigenvalues = random(rank, seed=1).square() * 5
     if kind == "diagonal":
@@ -28,6 +38,19 @@ def posterior(kind):
     else:
         G = basis @ torch.diag(eigenvalues) @ basis.T
     return GaussianPosterior(random(S, seed=2), eigenvalues, basis, DELTA), G.numpy()
+
+
+def factored(n_rows, seed):
+    """Two Jacobian rows for each data row: of a layer of two outputs and three inputs, and one."""
+    left, right = random(n_rows, 2, 3, seed=seed), random(n_rows, 3, seed=seed + 1)
+    return FactoredRows((LayerRows(left[..., :2], right), LayerRows(left[..., 2:])))
+
+
+def dense_rows(rows):
+    """The same rows (n, S), written out."""
+    weight, bias = rows.layers
+    outer = torch.einsum("bko,bi->bkoi", weight.left, weight.right).flatten(2)
+    return torch.cat([outer, bias.left], dim=2).flatten(0, 1)
 
 
 every_kind = pytest.mark.parametrize("kind", RANKS)
@@ -81,6 +104,8 @@ def test_evidence_is_the_integral_of_the_gaussian(kind, noise_scale):
 def test_variance_along_known_directions_is_never_negative(kind):
     given, _ = posterior(kind)
     basis = torch.eye(S, dtype=torch.float64) if given.basis is None else given.basis
+    if kind == "kernel":
+        basis = dense_rows(given.rows).T @ basis
     along = 1e6 * random(200, 1, basis.shape[1], seed=4) @ basis.T
     # Rounding leaves about ±1e-4 of these squares outside the basis.
     assert (given.project(along).variance(1e-20) >= 0).all()
@@ -91,3 +116,24 @@ def test_single_precision_rows_give_double_results():
     found = given.covariance(J.float())
     assert found.dtype == torch.float64
     assert_allclose(found, given.covariance(J.float().double()), rtol=1e-12)
+
+
+def test_a_kernel_takes_factored_rows_of_either_precision():
+    given, G = posterior("kernel")
+    rows = factored(5, seed=7)
+    written_out = dense_rows(rows).unflatten(0, (5, 2))
+    for delta in (1e-3, DELTA, 20.0):
+        tuned = given.tuned(delta)
+        expected = dense.outputs_covariance(written_out.numpy(), G + delta * np.eye(S))
+        assert_allclose(tuned.covariance(rows), expected, rtol=1e-9, atol=1e-11 / delta)
+    single = rows._each(Tensor.float)
+    assert given.covariance(single).dtype == torch.float64
+    assert_allclose(given.covariance(single), given.covariance(rows), rtol=1e-4, atol=1e-6)
+
+
+def test_a_kernel_drops_directions_far_below_the_prior():
+    given, _ = posterior("kernel")
+    delta = float(given.eigenvalues[1]) * 1.01e10
+    tuned = given.tuned(delta)
+    assert tuned.rank == 2
+    assert_allclose(tuned.covariance(J), given.tuned(1.0).project(J).covariance(delta), rtol=1e-9)

@@ -53,7 +53,7 @@ def problem(name, scale=1.0, held_noise=1.5):
     rows = Rows(*(torch.as_tensor(a) for a in (X_HELD, y_held, HELD_WEIGHTS)))
     trained = dense.trained_net(module, likelihood, X, y, WEIGHTS, held_out=rows)
     plan = plan_jacobian(trained.latent, module, INDICES, trained.train.X[:3])
-    curvature = ggn(trained, plan, trained.train, dual=False)
+    curvature = ggn(trained, plan, trained.train)
     mean = dense.weight_vector(module)[INDICES]
     posterior = GaussianPosterior(torch.as_tensor(mean), *curvature.eigendecomposition(), 1.0)
     latents, phi = jacobian(trained.latent, module, plan, rows.X)

@@ -89,7 +89,7 @@ def our_steps(case: Case, batch: int | None) -> Steps:
 
     def curvature() -> Tensor:
         plan = plan_jacobian(trained.latent, net, indices, X)
-        matrix = ggn(trained, plan, rows, dual=False).matrix
+        matrix = ggn(trained, plan, rows).matrix
         assert matrix is not None
         return matrix
 

@@ -1,0 +1,114 @@
+"""Jacobian rows of whole layers as outer products that are never multiplied out.
+
+A row of a Linear layer's Jacobian is an outer product δ aᵀ, and two of those have the inner product
+(δ·δ')(a·a'): the numbers to keep grow with the widths of the layers, not with their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRows:
+    """Jacobian rows (B, K, O·I) of one parameter: ``left`` (B, K, O) times ``right`` (B, I).
+
+    Without ``right`` the rows are ``left`` itself.
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+
+    @property
+    def n_weights(self) -> int:
+        """Length of a row."""
+        return self.left.shape[-1] * (1 if self.right is None else self.right.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredRows:
+    """Jacobian rows (B, K, S) of several parameters side by side, n = B·K rows in all."""
+
+    layers: tuple[LayerRows, ...]
+
+    def __len__(self) -> int:
+        return self.layers[0].left.shape[:2].numel()
+
+    def double(self) -> FactoredRows:
+        """Return the rows in float64."""
+        return self._each(Tensor.double)
+
+    def cpu(self) -> FactoredRows:
+        """Return the rows on the CPU."""
+        return self._each(Tensor.cpu)
+
+    @classmethod
+    def stack(cls, parts: list[FactoredRows]) -> FactoredRows:
+        """Rows of consecutive batches."""
+        pairs = zip(*(part.layers for part in parts), strict=True)
+        return cls(tuple(_stacked(list(same)) for same in pairs))
+
+    def inner(self, other: FactoredRows) -> Tensor:
+        """Inner products (n, n') of all rows with all rows of the other."""
+        total = torch.zeros((), dtype=torch.float64)
+        for mine, others in zip(self.layers, other.layers, strict=True):
+            product = torch.tensordot(mine.left, others.left, dims=([2], [2]))
+            if mine.right is not None and others.right is not None:
+                product *= (mine.right @ others.right.mT)[:, None, :, None]
+            total = total + product
+        return total.flatten(2).flatten(0, 1)
+
+    def blocks(self) -> Tensor:
+        """Inner products (B, K, K) of the rows of each data row."""
+        total = torch.zeros((), dtype=torch.float64)
+        for rows in self.layers:
+            product = rows.left @ rows.left.mT
+            if rows.right is not None:
+                product *= rows.right.square().sum(1)[:, None, None]
+            total = total + product
+        return total
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Inner products (..., n) of all rows with dense vectors (..., S)."""
+        total = torch.zeros((), dtype=torch.float64)
+        pieces = vectors.split([rows.n_weights for rows in self.layers], dim=-1)
+        for rows, piece in zip(self.layers, pieces, strict=True):
+            if rows.right is None:
+                total = total + piece @ rows.left.flatten(0, 1).mT
+            else:
+                # (..., O, I) -> (..., O, B) -> (..., K, B), which is the smaller one to keep
+                through = piece.unflatten(-1, (rows.left.shape[-1], -1)) @ rows.right.mT
+                product = torch.einsum("...ob,bko->...bk", through, rows.left)
+                total = total + product.flatten(-2)
+        return total
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Add up all rows with coefficients (m, n): (m, S)."""
+        n_rows = len(self.layers[0].left)
+        each = coefficients.unflatten(-1, (n_rows, -1))
+        pieces = []
+        for rows in self.layers:
+            left = torch.einsum("mbk,bko->mob", each, rows.left)
+            pieces.append(left.sum(2) if rows.right is None else (left @ rows.right).flatten(1))
+        return torch.cat(pieces, dim=1)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FactoredRows:
+        """Rows with every tensor changed."""
+        return FactoredRows(
+            tuple(
+                LayerRows(change(rows.left), None if rows.right is None else change(rows.right))
+                for rows in self.layers
+            )
+        )
+
+
+def _stacked(parts: list[LayerRows]) -> LayerRows:
+    """Rows of one parameter, of consecutive batches."""
+    rights = [part.right for part in parts if part.right is not None]
+    return LayerRows(
+        torch.cat([part.left for part in parts]), torch.cat(rights) if rights else None
+    )
