@@ -48,13 +48,13 @@ _GLOBAL_RANDOM_STATES = threading.RLock()
 class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     """Base of all estimators: a skorch net, trained to its MAP estimate, with a ``Predictive``.
 
-    Subclasses give ``fit`` and ``_latent_moments``.
+    Subclasses give ``fit`` and the hooks at the end of this class, in the units of the latents. Of
+    these, all but ``_batch_predictive`` are for regressors only.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "net": "no_validation",
         "dtype": [StrOptions({"float32", "float64"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "memory": [str, HasMethods(["cache"]), None],
         "n_jobs": [Integral, None],
@@ -107,6 +107,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 weights,
                 task=task,
                 validation_fraction=self.validation_fraction,
+                dropout=getattr(self, "dropout", 0.0),
                 verbose=self.verbose,
             )
         check_net(net)
@@ -208,26 +209,24 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             key, self.net_, train, held_out
         )
 
-    def _predictives(self, X: Any) -> Iterator[Predictive]:
-        """Predictive values of consecutive batches of rows."""
+    def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
+        """Validate rows and give them as batches of tensors."""
         check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
+        step = step or self._rows_per_batch()
         with torch_threads(self.n_jobs):
-            for start in range(0, len(inputs), self._rows_per_batch()):
-                batch = self._tensor(inputs[start : start + self._rows_per_batch()])
-                yield self._predictive(*self._latent_moments(batch))
+            for start in range(0, len(inputs), step):
+                yield self._tensor(inputs[start : start + step])
 
-    def _latents(self, X: Any) -> np.ndarray:
+    def _predictives(self, X: Any) -> Iterator[Predictive]:
+        """Predictive values of consecutive batches of rows, in the units of the target."""
+        return map(self._batch_predictive, self._batches(X))
+
+    def _map_latents(self, X: Any) -> Tensor:
         """Latents (N, C) at the MAP: one forward pass."""
-        check_is_fitted(self)
-        inputs = self._check_rows(X, reset=False)
-        with torch_threads(self.n_jobs), torch.inference_mode():
-            pieces = [
-                self._latent(self._tensor(inputs[start : start + FORWARD_ROWS])).double().cpu()
-                for start in range(0, len(inputs), FORWARD_ROWS)
-            ]
-        latents: np.ndarray = torch.cat(pieces).numpy()
-        return latents
+        with torch.inference_mode():
+            batches = self._batches(X, FORWARD_ROWS)
+            return torch.cat([self._latent(batch).double().cpu() for batch in batches])
 
     def predictive(self, X: Any) -> Predictive:
         """Predictive distribution of rows, with its parts.
@@ -243,20 +242,25 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             Value with ``probabilities``, ``entropy`` and ``mutual_information`` (classifiers), or
             ``std``, ``interval`` and ``quantiles`` (regressors), in the units of the target.
         """
-        parts = list(self._predictives(X))
-        mean = torch.cat([part.mean for part in parts])
-        covariance = torch.cat([part.covariance for part in parts])
-        first = parts[0]
-        return Predictive(mean, covariance, first.likelihood, link=first.link, seed=first.seed)
-
-    def _latent_moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, C) and covariance (B, C, C) of the latents of a batch."""
-        raise NotImplementedError
+        return Predictive.stack(list(self._predictives(X)))
 
     def _rows_per_batch(self) -> int:
+        return FORWARD_ROWS
+
+    def _batch_predictive(self, X: Tensor) -> Predictive:
+        """Predictive of a batch."""
         raise NotImplementedError
 
-    def _predictive(self, mean: Tensor, covariance: Tensor) -> Predictive:
+    def _means(self, X: Any) -> Tensor:
+        """Predictive mean (N, C)."""
+        raise NotImplementedError
+
+    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) and covariance between the rows (C, N, N)."""
+        raise NotImplementedError
+
+    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Draws (N, C, n_samples) of functions, each over all rows."""
         raise NotImplementedError
 
 

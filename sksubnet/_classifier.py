@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
 from sksubnet._base import BayesianNet, with_positive_weight
-from sksubnet.likelihood import Bernoulli, Gaussian
+from sksubnet.likelihood import Bernoulli, Gaussian, Likelihood
 from sksubnet.net import check_net, output_width
-from sksubnet.predictive import Predictive
 from sksubnet.trained import TrainedNet
 
 
 class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     """Labels in, class probabilities out; see :class:`~sksubnet._base.BayesianNet`."""
 
-    link: str
     class_weight: Any
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNet._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
 
     def _start_fit(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, ...]:
         """Validate, encode labels and weights: X (N, ...), targets (N,), weights (N,)."""
@@ -125,7 +128,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         ndarray of shape (n_samples, n_classes)
             Probabilities at the MAP estimate, for comparison.
         """
-        latents = torch.as_tensor(self._latents(X))
+        latents = self._map_latents(X)
         assert not isinstance(self._likelihood, Gaussian)
         return self._likelihood.probabilities(latents).numpy()
 
@@ -146,14 +149,14 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         variance = predictive.covariance.diagonal(dim1=1, dim2=2)
         return predictive.mean.numpy(), variance.numpy().copy()
 
-    def _predictive(self, mean: torch.Tensor, covariance: torch.Tensor) -> Predictive:
-        return Predictive(mean, covariance, self._likelihood, link=self.link, seed=self._seed)
-
     def _noise_is_tuned(self) -> bool:
         return False
 
     def _with_noise(self, trained: TrainedNet) -> TrainedNet:
         return trained
+
+    def _keep_likelihood(self, likelihood: Likelihood) -> None:
+        self._likelihood = likelihood
 
     def _scale_noise(
         self, trained: TrainedNet, log_likelihood: float, n_rows: float, noise_scale: float

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from sksubnet._base import BayesianNet, draw_seed, with_positive_weight
 from sksubnet.likelihood import Gaussian
@@ -27,6 +30,12 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
 
     normalize_y: bool
     noise: Any
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNet._parameter_constraints,
+        "noise": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
+        "normalize_y": ["boolean"],
+    }
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -45,13 +54,16 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         self._single_target = y.ndim == 1
         y = y.reshape(len(y), -1)
         self._y_mean, self._y_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        if self.normalize_y and not is_frozen(self.net):
+        if self._scales_targets():
             self._y_mean = np.average(y, axis=0, weights=weights)
             spread = np.sqrt(np.average((y - self._y_mean) ** 2, axis=0, weights=weights))
             # A constant target has a spread of rounding error at most.
             tiny = np.finfo(float).eps * 10 * np.abs(self._y_mean)
             self._y_scale = np.where(spread > tiny, spread, 1.0)
         return X, (y - self._y_mean) / self._y_scale, weights
+
+    def _scales_targets(self) -> bool:
+        return self.normalize_y and not is_frozen(self.net)
 
     def _start_net(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Prepare the net for the targets and check its width."""
@@ -85,7 +97,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
         """Predictive mean, with its uncertainty if asked for.
 
-        The mean is that of the trained net and costs one forward pass.
+        The mean of a Laplace approximation is that of the trained net and costs one forward pass;
+        that of draws or an ensemble takes a pass for each draw or member.
 
         Parameters
         ----------
@@ -114,20 +127,16 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if return_std and return_cov:
             raise ValueError("Ask for return_std or return_cov, not both at once.")
         if return_std:
-            predictive = self.predictive(X)
-            return self._shaped(predictive.mean.numpy()), self._shaped(predictive.std())
+            parts = [(part.mean.numpy(), part.std()) for part in self._predictives(X)]
+            mean, std = (np.concatenate(values) for values in zip(*parts, strict=True))
+            return self._shaped(mean), self._shaped(std)
         if not return_cov:
-            return self._shaped(self._latents(X) * self._y_scale + self._y_mean)
-        latents, jacobian = self._jacobian(X)
-        mean = self._shaped(latents.numpy() * self._y_scale + self._y_mean)
-        scale = torch.as_tensor(self._y_scale)
-        covariance = (
-            self.posterior_.covariance(jacobian.permute(1, 0, 2)).cpu() * scale[:, None, None] ** 2
-        )
+            return self._shaped(self._means(X).numpy())
+        means, covariance = self._joint_moments(X)
         noise = torch.as_tensor(np.square(self.noise_std_).reshape(-1))
         covariance.diagonal(dim1=1, dim2=2).add_(noise[:, None])
         by_target = covariance.permute(1, 2, 0).numpy()
-        return mean, by_target[:, :, 0] if self._single_target else by_target
+        return self._shaped(means.numpy()), by_target[:, :, 0] if self._single_target else by_target
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Central predictive interval.
@@ -144,7 +153,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2)
             Lower and upper ends, in the units of the target.
         """
-        return self._shaped(self.predictive(X).interval(coverage))
+        parts = [part.interval(coverage) for part in self._predictives(X)]
+        return self._shaped(np.concatenate(parts))
 
     def predict_quantiles(
         self, X: Any, quantiles: Sequence[float] = (0.05, 0.5, 0.95)
@@ -163,7 +173,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         ndarray of shape (n_samples, n_quantiles) or (n_samples, n_targets, n_quantiles)
             Quantiles, in the units of the target.
         """
-        return self._shaped(self.predictive(X).quantiles(quantiles))
+        parts = [part.quantiles(quantiles) for part in self._predictives(X)]
+        return self._shaped(np.concatenate(parts))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draw targets jointly for all rows: one draw is one function plus noise.
@@ -184,22 +195,33 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(draw_seed(random_state))
-        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
-        outputs, phi = self._jacobian(X)
-        functions = outputs[:, :, None] + phi.double() @ change.mT
-        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64).numpy()
-        std = np.reshape(self.noise_std_, (-1, 1))
-        scaled = functions.numpy() * self._y_scale[:, None] + self._y_mean[:, None]
-        return self._shaped(scaled + std * noise)
+        return self._shaped(self._draw_targets(X, n_samples, generator).numpy())
 
-    def _predictive(self, mean: torch.Tensor, covariance: torch.Tensor) -> Predictive:
-        scale = torch.as_tensor(self._y_scale)
-        noise = torch.as_tensor(np.square(self.noise_std_).reshape(-1))
-        return Predictive(
-            mean * scale + torch.as_tensor(self._y_mean),
-            covariance * torch.outer(scale, scale),
-            Gaussian(noise),
-        )
+    def _draw_targets(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Draws (N, C, n_samples) of targets: functions over all rows, and noise."""
+        functions = self._draw_functions(X, n_samples, generator)
+        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64)
+        scale, offset = self._units
+        std = torch.as_tensor(np.reshape(self.noise_std_, (-1, 1)))
+        return functions * scale[:, None] + offset[:, None] + std * noise
+
+    def _predictives(self, X: Any) -> Iterator[Predictive]:
+        return (part.scaled(*self._units) for part in super()._predictives(X))
+
+    def _means(self, X: Any) -> Tensor:
+        means = super()._means(X)
+        scale, offset = self._units
+        return means * scale + offset
+
+    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
+        mean, covariance = super()._joint_moments(X)
+        scale, offset = self._units
+        return mean * scale + offset, covariance * scale[:, None, None] ** 2
+
+    @property
+    def _units(self) -> tuple[Tensor, Tensor]:
+        """Scale and offset (C,) from latents to targets."""
+        return torch.as_tensor(self._y_scale), torch.as_tensor(self._y_mean)
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         """Drop the target axis (N, C, ...) where fit saw a 1-d target."""
@@ -226,8 +248,12 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     ) -> float:
         """Store the tuned noise; return the log likelihood under it, in the target's units."""
         assert isinstance(trained.likelihood, Gaussian)
-        variance = trained.likelihood.noise_variance.numpy() * noise_scale
-        std = np.sqrt(variance) * self._y_scale
-        self.noise_std_ = float(std[0]) if self._single_target else std
+        self._keep_likelihood(Gaussian(trained.likelihood.noise_variance * noise_scale))
         log_likelihood = trained.likelihood.rescaled(log_likelihood, n_rows, noise_scale)
         return log_likelihood - n_rows * float(np.log(self._y_scale).sum())
+
+    def _keep_likelihood(self, likelihood: Gaussian) -> None:
+        """Keep the likelihood of the latents, and the noise in the units of the target."""
+        self._likelihood = likelihood
+        std = np.sqrt(likelihood.noise_variance.numpy()) * self._y_scale
+        self.noise_std_ = float(std[0]) if self._single_target else std

@@ -33,6 +33,7 @@ from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian, plan_ja
 from sksubnet.kernel import KernelPosterior
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
 from sksubnet.posterior import GaussianPosterior, Projection
+from sksubnet.predictive import DEFAULT_LINK, Predictive
 from sksubnet.selection import (
     candidate_mask,
     effect,
@@ -45,6 +46,9 @@ from sksubnet.tuning import Tuned, maximise_evidence, tune_on_held_out
 
 Posterior = GaussianPosterior | KernelPosterior | CholeskyPosterior
 MIN_ROWS_TO_TUNE = 20
+HELD_OUT_RULES = {"validation": 0.0, "validation_1se": 1.0}
+"""How many standard errors above the lowest held-out loss the chosen one may be."""
+
 INERT_ENERGY = 1e-3
 
 
@@ -66,7 +70,7 @@ class SubnetLaplace(BayesianNet):
         "candidates": [str, "array-like"],
         "covariance": [StrOptions({"full", "diag"})],
         "prior_precision": [
-            StrOptions({"validation", "evidence"}),
+            StrOptions({*HELD_OUT_RULES, "evidence"}),
             Interval(Real, 0, None, closed="neither"),
         ],
     }
@@ -132,7 +136,7 @@ class SubnetLaplace(BayesianNet):
         return self.posterior_.log_evidence(self._log_likelihood)
 
     def _needs_held_out(self) -> bool:
-        return self.prior_precision == "validation" or self._noise_is_tuned()
+        return self.prior_precision in HELD_OUT_RULES or self._noise_is_tuned()
 
     def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
@@ -209,12 +213,19 @@ class SubnetLaplace(BayesianNet):
             )
         held_out = self._affordable(held_out, posterior)
         latents, projection = self._project(trained, posterior, held_out)
-        link = getattr(self, "link", "")
+        link = getattr(self, "link", DEFAULT_LINK)
         tuned = tune_on_held_out(
-            trained, latents, projection, held_out, link=link, given=given, tune_noise=tune_noise
+            trained,
+            latents,
+            projection,
+            held_out,
+            link=link,
+            given=given,
+            tune_noise=tune_noise,
+            n_errors=HELD_OUT_RULES.get(self.prior_precision, 0.0),
         )
         if tuned.at_edge:
-            warnings.warn(_edge_message(tuned), UserWarning, stacklevel=4)
+            warnings.warn(tuned.edge_message(), UserWarning, stacklevel=4)
         return tuned
 
     def _affordable(self, rows: Rows, posterior: Posterior) -> Rows:
@@ -257,27 +268,34 @@ class SubnetLaplace(BayesianNet):
         outputs, phi = rows(latent, latent.module, self._plan, X)
         return outputs.double().cpu(), phi.cpu()
 
-    def _latent_moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch_predictive(self, X: Tensor) -> Predictive:
         outputs, phi = self._rows_for(self.posterior_, X)
-        return outputs, self.posterior_.covariance(phi)
+        covariance = self.posterior_.covariance(phi)
+        link = getattr(self, "link", DEFAULT_LINK)
+        return Predictive(outputs, covariance, self._likelihood, link, self._seed)
 
     def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, C) and Jacobian (B, C, S) of a batch."""
+        """Latents (B, C), float64 on the CPU, and Jacobian (B, C, S) of a batch."""
         latent = self._latent
-        return jacobian(latent, latent.module, self._plan, X)
+        outputs, phi = jacobian(latent, latent.module, self._plan, X)
+        return outputs.double().cpu(), phi
 
     def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
-        check_is_fitted(self)
-        inputs = self._check_rows(X, reset=False)
-        step = self._rows_per_batch()
-        with torch_threads(self.n_jobs):
-            pieces = [
-                self._batch_jacobian(self._tensor(inputs[start : start + step]))
-                for start in range(0, len(inputs), step)
-            ]
-        outputs, phi = zip(*pieces, strict=True)
-        return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
+        outputs, phi = zip(*map(self._batch_jacobian, self._batches(X)), strict=True)
+        return torch.cat(outputs), torch.cat(phi).cpu()
+
+    def _means(self, X: Any) -> Tensor:
+        return self._map_latents(X)
+
+    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
+        outputs, phi = self._jacobian(X)
+        return outputs, self.posterior_.covariance(phi.permute(1, 0, 2)).cpu()
+
+    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
+        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
+        outputs, phi = self._jacobian(X)
+        return outputs[:, :, None] + phi.double() @ change.mT
 
     def _rows_per_batch(self) -> int:
         return self._rows_for_batch(self.posterior_)
@@ -288,19 +306,3 @@ class SubnetLaplace(BayesianNet):
         if isinstance(posterior, KernelPosterior):
             return factored_rows_within_budget(*sizes, len(posterior.rows))
         return rows_within_budget(*sizes)
-
-
-def _edge_message(tuned: Tuned) -> str:
-    assert tuned.grid is not None
-    limits = f"{float(tuned.grid[0]):g} to {float(tuned.grid[-1]):g}"
-    if tuned.at_edge == "upper":
-        meaning = (
-            "so the held-out rows are predicted best without any variance and the result is that "
-            "of the trained net. More held-out rows (validation_fraction) may tell more."
-        )
-    else:
-        meaning = (
-            "so the held-out rows ask for more variance than this subnetwork has. Choose a larger "
-            "subnetwork_size or another selection."
-        )
-    return f"The best prior precision is on the {tuned.at_edge} edge of {limits}, {meaning}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from sksubnet._classifier import BayesianNetClassifier
 from sksubnet._regressor import BayesianNetRegressor
@@ -46,11 +45,13 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : "validation", "evidence" or float, default="validation"
+    prior_precision : {"validation", "validation_1se", "evidence"} or float, default="validation"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid, ``"evidence"`` maximises the
-        marginal likelihood. With fewer than 100 rows, or fewer than 20 held-out ones, nothing can
-        be held out and the evidence decides.
+        negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
+        smallest precision that these rows do not tell from the best, which gives more variance
+        away from the data: its loss exceeds the lowest by at most one standard error of their
+        difference. ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or
+        fewer than 20 held-out ones, nothing can be held out and the evidence decides.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How the Gaussian over the logits becomes probabilities: the extended probit uses their whole
         covariance, ``"probit"`` is the paper's, ``"mc"`` averages quasi-random draws of the logits.
@@ -116,9 +117,9 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetClassifier._parameter_constraints,
         **SubnetLaplace._parameter_constraints,
         "link": [StrOptions(set(LINKS))],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
     def __init__(
@@ -189,11 +190,13 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : "validation", "evidence" or float, default="validation"
+    prior_precision : {"validation", "validation_1se", "evidence"} or float, default="validation"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid, ``"evidence"`` maximises the
-        marginal likelihood. With fewer than 100 rows, or fewer than 20 held-out ones, nothing can
-        be held out and the evidence decides.
+        negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
+        smallest precision that these rows do not tell from the best, which gives more variance
+        away from the data: its loss exceeds the lowest by at most one standard error of their
+        difference. ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or
+        fewer than 20 held-out ones, nothing can be held out and the evidence decides.
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` finds it together
         with the prior precision.
@@ -259,9 +262,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetRegressor._parameter_constraints,
         **SubnetLaplace._parameter_constraints,
-        "noise": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
-        "normalize_y": ["boolean"],
     }
 
     def __init__(

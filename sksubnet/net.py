@@ -32,7 +32,13 @@ PLAIN_LOADER_OPTIONS = {"batch_size", "shuffle", "drop_last", "num_workers", "pi
 
 
 def default_net(
-    X: np.ndarray, weights: np.ndarray, *, task: str, validation_fraction: float, verbose: int
+    X: np.ndarray,
+    weights: np.ndarray,
+    *,
+    task: str,
+    validation_fraction: float,
+    dropout: float = 0.0,
+    verbose: int,
 ) -> NeuralNet:
     """Build the net for tables: scaled and clipped inputs, two SiLU layers, AdamW.
 
@@ -47,13 +53,11 @@ def default_net(
     }[task]
     stop = [("early_stopping", EarlyStopping(patience=20, load_best=True, sink=_silent))]
     split = ValidSplit(validation_fraction, stratified=task != "regression")
-    options = {"callbacks__print_log": None} if verbose <= 0 else {}
-    if task != "regression":
-        options["callbacks__valid_acc"] = None
+    quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
+    no_scores = {"callbacks__valid_acc": None} if task != "regression" else {}
     return kind(
         TabularMLP,
-        module__center=center,
-        module__scale=scale,
+        **{"module__center": center, "module__scale": scale, "module__dropout": dropout},
         criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,
@@ -64,7 +68,7 @@ def default_net(
         train_split=split if enough else None,
         callbacks=stop if enough else None,
         verbose=verbose,
-        **options,
+        **quiet | no_scores,
     )
 
 

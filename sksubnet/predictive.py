@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from sksubnet.likelihood import (
     Categorical,
     Gaussian,
     Likelihood,
-    latent_draws,
     link_of,
     row_chunks,
 )
+from sksubnet.mixture import Mixture
 
 __all__ = ["Predictive"]
 
+DEFAULT_LINK = "extended_probit"
 COMPONENTS = ("total", "aleatoric", "epistemic")
 
 FloatArray = NDArray[np.float64]
@@ -30,26 +31,30 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Predictive:
-    """Gaussian over the outputs of a net for every row, and the likelihood on top of it.
+    """Gaussian or mixture over the outputs of a net for every row, and the likelihood on top of it.
 
     Parameters
     ----------
     mean : Tensor of shape (N, C)
-        Outputs of the net at its trained weights: logits, or regression means.
+        Mean of the outputs: logits, or regression means.
     covariance : Tensor of shape (N, C, C)
-        Covariance of the outputs that the posterior over the weights gives, J H⁻¹ Jᵀ.
+        Covariance of the outputs that the posterior over the weights gives, such as J H⁻¹ Jᵀ.
     likelihood : Categorical, Bernoulli or Gaussian
         Distribution of the target given the outputs.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How class probabilities come from the Gaussian over the logits; unused in regression.
     seed : int, default=0
         Seed of the draws of "mc" and of the entropies.
+    mixture : Mixture or None, default=None
+        Equally weighted components that the outputs are a mixture of, with `mean` and `covariance`
+        in all: draws of the net, or the members of an ensemble. See ``Predictive.of_mixture``.
 
     Notes
     -----
-    The linearised Laplace approximation of [1]_ with the subnetwork posterior of [2]_. Aleatoric is
-    the uncertainty that stays when the weights are known, epistemic what knowing them would remove.
-    All methods return float64 arrays.
+    A Gaussian is the linearised Laplace approximation of [1]_ with the subnetwork posterior of
+    [2]_. Aleatoric is the uncertainty that stays when the weights are known, epistemic what knowing
+    them would remove; for a mixture that includes how its components differ. All methods return
+    float64 arrays.
 
     References
     ----------
@@ -72,8 +77,9 @@ class Predictive:
     mean: Tensor
     covariance: Tensor
     likelihood: Likelihood
-    link: str = "extended_probit"
+    link: str = DEFAULT_LINK
     seed: int = 0
+    mixture: Mixture | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit together and unknown links."""
@@ -84,6 +90,62 @@ class Predictive:
                 f"mean has shape {tuple(self.mean.shape)} and covariance "
                 f"{tuple(self.covariance.shape)}; they must be (N, C) and (N, C, C)."
             )
+
+    @staticmethod
+    def of_mixture(
+        mixture: Mixture, likelihood: Likelihood, link: str = DEFAULT_LINK, seed: int = 0
+    ) -> Predictive:
+        """Predictive of a mixture, its moments by the law of total variance.
+
+        The noise in all is the mean of the components' noise where they have their own.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.likelihood import Gaussian
+        >>> from sksubnet.mixture import Mixture
+        >>> from sksubnet.predictive import Predictive
+        >>> draws = Mixture(torch.tensor([[[-1.0]], [[1.0]]]))
+        >>> Predictive.of_mixture(draws, Gaussian(torch.tensor([0.0]))).std()
+        array([[1.]])
+        """
+        if mixture.noise is not None:
+            likelihood = Gaussian(mixture.noise.mean(dim=0))
+        return Predictive(*mixture.moments(), likelihood, link, seed, mixture)
+
+    @staticmethod
+    def mix(parts: Sequence[Predictive]) -> Predictive:
+        """Mixture of the predictive distributions of the members of an ensemble."""
+        components = Mixture.union([p._components().with_noise(p.likelihood) for p in parts])
+        return Predictive.of_mixture(components, parts[0].likelihood, parts[0].link, parts[0].seed)
+
+    @staticmethod
+    def stack(parts: Sequence[Predictive]) -> Predictive:
+        """Predictive of the rows of all parts, which come from the same model."""
+        mixtures = [part.mixture for part in parts if part.mixture is not None]
+        return replace(
+            parts[0],
+            mean=torch.cat([part.mean for part in parts]),
+            covariance=torch.cat([part.covariance for part in parts]),
+            mixture=Mixture.stack(mixtures) if mixtures else None,
+        )
+
+    def scaled(self, scale: Tensor, offset: Tensor) -> Predictive:
+        """Regression predictive of ``target * scale + offset``, both of shape (C,)."""
+        noise = self._regression("scaled").noise_variance
+        return replace(
+            self,
+            mean=self.mean * scale + offset,
+            covariance=self.covariance * torch.outer(scale, scale),
+            likelihood=Gaussian((noise.sqrt() * scale).square()),
+            mixture=self.mixture and self.mixture.scaled(scale, offset),
+        )
+
+    def _components(self) -> Mixture:
+        """Return the mixture, or the Gaussian as a mixture of one."""
+        if self.mixture is not None:
+            return self.mixture
+        return Mixture(self.mean.detach()[None], self.covariance.detach()[None])
 
     def probabilities(self) -> FloatArray:
         """Class probabilities under the link.
@@ -103,13 +165,7 @@ class Predictive:
         array([[0.223, 0.777]])
         """
         likelihood = self._classification("probabilities")
-        mean, covariance = self._moments()
-        n_outputs = mean.shape[-1]
-        parts = [
-            likelihood.predictive_probabilities(mean[rows], covariance[rows], self.link, self.seed)
-            for rows in row_chunks(len(mean), n_outputs, n_outputs)
-        ]
-        return _array(torch.cat(parts)) if parts else _array(likelihood.probabilities(mean))
+        return _array(self._components().probabilities(likelihood, self.link, self.seed))
 
     def entropy(self, component: str = "total") -> FloatArray:
         """Entropy of the class, or the part of it with one cause, in nats.
@@ -117,8 +173,9 @@ class Predictive:
         Parameters
         ----------
         component : {"total", "aleatoric", "epistemic"}, default="total"
-            With p the class probabilities at a draw of the logits: total is H[E p], aleatoric is
-            E H[p], epistemic is their difference, the mutual information of class and weights.
+            With p the class probabilities at a draw of the logits, or at a point of the mixture:
+            total is H[E p], aleatoric is E H[p], epistemic is their difference, the mutual
+            information of class and weights.
 
         Returns
         -------
@@ -136,10 +193,10 @@ class Predictive:
         """
         likelihood = self._classification("entropy")
         _check_component(component)
-        mean, covariance = self._moments()
-        result = torch.empty_like(mean[:, 0])
-        for rows in row_chunks(len(mean), N_DRAWS, mean.shape[-1]):
-            draws = latent_draws(mean[rows], covariance[rows], self.seed)
+        components = self._components()
+        result = torch.empty(len(self.mean), dtype=torch.float64)
+        for rows in row_chunks(len(self.mean), N_DRAWS, self.mean.shape[-1]):
+            draws = components.latents(rows, self.seed)
             probabilities = likelihood.probabilities(draws)
             total = torch.special.entr(probabilities.mean(dim=0)).sum(dim=-1)
             aleatoric = torch.special.entr(probabilities).sum(dim=-1).mean(dim=0)
@@ -173,14 +230,11 @@ class Predictive:
         """
         noise = self._regression("std").noise_variance
         _check_component(component)
-        mean, covariance = self._moments()
+        covariance = self.covariance.detach().double()
         epistemic = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
-        aleatoric = noise.to(mean).expand_as(mean)
-        parts = {
-            "total": epistemic + aleatoric,
-            "aleatoric": aleatoric,
-            "epistemic": epistemic,
-        }
+        aleatoric = noise.to(epistemic).expand_as(epistemic)
+        total = epistemic + aleatoric
+        parts = {"total": total, "aleatoric": aleatoric, "epistemic": epistemic}
         return _array(parts[component].sqrt())
 
     def interval(self, coverage: float = 0.9) -> FloatArray:
@@ -224,21 +278,14 @@ class Predictive:
         ndarray of shape (N, C, Q)
             In the order of `q`.
         """
-        self._regression("quantiles")
+        noise = self._regression("quantiles").noise_variance
         levels = torch.as_tensor(np.asarray(q, dtype=np.float64))
         if levels.ndim != 1 or not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(
                 f"The quantiles {q!r} must be a sequence of levels above 0 and below 1, such as "
                 "(0.05, 0.95)."
             )
-        mean = _array(self.mean)
-        normal_quantiles = torch.special.ndtri(levels).numpy()
-        result: FloatArray = mean[..., None] + self.std()[..., None] * normal_quantiles
-        return result
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean (N, C) and covariance (N, C, C), detached, in float64."""
-        return self.mean.detach().double(), self.covariance.detach().double()
+        return _array(self._components().quantiles(levels, noise))
 
     def _classification(self, method: str) -> Categorical | Bernoulli:
         """Return the likelihood if it is over classes."""

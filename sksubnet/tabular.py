@@ -25,6 +25,8 @@ class TabularMLP(nn.Module):
     center, scale : array of shape (n_features,), default=None
         Subtracted from, then multiplied with the columns; see :func:`robust_scale`.
         ``None`` leaves the columns as they are.
+    dropout : float, default=0.0
+        Share of the units of each hidden layer that are dropped in training.
     """
 
     center: Tensor
@@ -37,6 +39,7 @@ class TabularMLP(nn.Module):
         hidden: Sequence[int] = (64, 64),
         center: np.ndarray | None = None,
         scale: np.ndarray | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_buffer(
@@ -49,6 +52,7 @@ class TabularMLP(nn.Module):
         width = n_features
         for units in hidden:
             layers += [nn.Linear(width, units), nn.SiLU()]
+            layers += [nn.Dropout(dropout)] if dropout > 0 else []
             width = units
         self.layers = nn.Sequential(*layers, nn.Linear(width, n_outputs))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,21 @@ from sksubnet.likelihood import Gaussian
 from sksubnet.posterior import GaussianPosterior, Projection
 
 if TYPE_CHECKING:
+    from sksubnet.predictive import Predictive
     from sksubnet.trained import Rows, TrainedNet
 
 GRID = torch.logspace(-6, 8, 85, dtype=torch.float64)
 """Prior precisions that are scanned: six to a decade."""
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+class Point(NamedTuple):
+    """Product of a prior precision and a noise scale that was looked at, with its loss."""
+
+    loss: float
+    noise_scale: float
+    ratio: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +55,22 @@ class Tuned:
     losses: Tensor | None = field(default=None, repr=False)
     at_edge: str = ""
 
+    def edge_message(self) -> str:
+        """Return what a precision at the edge of the grid means, and what to do."""
+        assert self.grid is not None
+        limits = f"{float(self.grid[0]):g} to {float(self.grid[-1]):g}"
+        if self.at_edge == "upper":
+            meaning = (
+                "so the held-out rows are predicted best without any variance and the result is "
+                "that of the trained net. More held-out rows (validation_fraction) may tell more."
+            )
+        else:
+            meaning = (
+                "so the held-out rows ask for more variance than this subnetwork has. Choose a "
+                "larger subnetwork_size or another selection."
+            )
+        return f"The best prior precision is on the {self.at_edge} edge of {limits}, {meaning}"
+
 
 def tune_on_held_out(
     trained: TrainedNet,
@@ -56,13 +81,31 @@ def tune_on_held_out(
     link: str,
     given: float | None,
     tune_noise: bool,
+    n_errors: float = 0.0,
 ) -> Tuned:
     """Minimise the mean held-out negative log likelihood.
 
     ``latents`` (N, C) and ``projection`` of the Jacobian rows (N, C, S) belong to ``rows``. A prior
-    precision that is ``given`` leaves only the noise to tune.
+    precision that is ``given`` leaves only the noise to tune. With ``n_errors`` the smallest one is
+    taken whose loss, row by row, is within so many standard errors of the lowest.
     """
     weights = (rows.weights / rows.weights.sum()).double().cpu()
+    by_row: dict[float, Tensor] = {}
+
+    def choose(points: list[Point]) -> Point:
+        chosen = best = _lowest(points)
+        for point in sorted(points, key=lambda point: -point.ratio):
+            if not n_errors or point.ratio >= best.ratio:
+                continue
+            excess = by_row[point.ratio] - by_row[best.ratio]
+            mean = weights @ excess
+            error = (weights @ (excess - mean).square() / rows.weights.sum().cpu()).sqrt()
+            if mean > n_errors * error:
+                break
+            if point.loss > best.loss:
+                chosen = point
+        return chosen
+
     targets, likelihood = rows.y.cpu(), trained.likelihood
     if not isinstance(likelihood, Gaussian):
         # Draws at every grid point would cost more than the fit; this link is close to them.
@@ -73,9 +116,10 @@ def tune_on_held_out(
             log_prob = likelihood.predictive_log_prob(
                 latents, covariance, targets, link, trained.seed
             )
-            return -float(weights @ log_prob), 1.0
+            by_row[precision] = -log_prob
+            return float(weights @ by_row[precision]), 1.0
 
-        return _scan(class_loss, projection)
+        return _scan(class_loss, projection, choose)
 
     squared = (targets.double() - latents).square()
     noise = likelihood.noise_variance
@@ -88,9 +132,10 @@ def tune_on_held_out(
         if tune_noise:
             scale = float((weights @ (squared / spread)).mean()) if given is None else ratio / given
         nll = torch.log(2 * math.pi * scale * spread) + squared / (scale * spread)
-        return float((weights @ nll).sum()) / 2, scale
+        by_row[ratio] = nll.sum(1) / 2
+        return float(weights @ by_row[ratio]), scale
 
-    return _scan(loss, projection)
+    return _scan(loss, projection, choose)
 
 
 def maximise_evidence(
@@ -122,21 +167,48 @@ def maximise_evidence(
     return _scan(loss, posterior)
 
 
-def _scan(loss: Callable[[float], tuple[float, float]], source: object) -> Tuned:
+def tuned_noise(predictive: Predictive, rows: Rows) -> Gaussian:
+    """Noise of each output that minimises the negative log likelihood of rows.
+
+    The variance of the outputs (from draws of the net, say) stays as it is, and the likelihood of
+    ``predictive`` is where the search starts.
+    """
+    assert isinstance(predictive.likelihood, Gaussian)
+    weights = (rows.weights / rows.weights.sum()).double().cpu()
+    squared = (rows.y.double().cpu() - predictive.mean).square()
+    variance = predictive.covariance.diagonal(dim1=-2, dim2=-1)
+
+    def best(squared: Tensor, variance: Tensor, start: float) -> float:
+        def loss(ratio: float) -> tuple[float, float]:
+            total = variance + ratio * start
+            return float(weights @ (total.log() + squared / total)), 1.0
+
+        return start * _scan(loss, None).prior_precision
+
+    columns = zip(squared.T, variance.T, predictive.likelihood.noise_variance.tolist(), strict=True)
+    return Gaussian(torch.tensor([best(*column) for column in columns], dtype=torch.float64))
+
+
+def _scan(
+    loss: Callable[[float], tuple[float, float]],
+    source: object,
+    choose: Callable[[list[Point]], Point] | None = None,
+) -> Tuned:
     """Scan ratios over the grid, then close in on the minimum between the neighbours of the best.
 
-    Where each ratio costs a factorisation, both with as few steps as will do.
+    Where each ratio costs a factorisation, both with as few steps as will do. ``choose`` takes the
+    one to use from all that were looked at, the lowest unless it says otherwise.
     """
     costly = isinstance(source, CholeskyPosterior | FactorProjection)
     grid, n_steps = (GRID[::12], 8) if costly else (GRID, 16)
-    found: list[tuple[float, float, float]] = []
+    found: list[Point] = []
 
-    def at(ratio: float) -> tuple[float, float, float]:
+    def at(ratio: float) -> Point:
         value, scale = loss(ratio)
-        found.append((math.inf if math.isnan(value) else value, scale, ratio))
+        found.append(Point(math.inf if math.isnan(value) else value, scale, ratio))
         return found[-1]
 
-    losses = torch.tensor([at(ratio)[0] for ratio in grid.tolist()], dtype=torch.float64)
+    losses = torch.tensor([at(ratio).loss for ratio in grid.tolist()], dtype=torch.float64)
     # Where the variance makes no difference, none is the simplest.
     best = len(grid) - 1 - int(losses.flip(0).argmin())
     low, high = grid.log()[[max(best - 1, 0), min(best + 1, len(grid) - 1)]].tolist()
@@ -144,7 +216,7 @@ def _scan(loss: Callable[[float], tuple[float, float]], source: object) -> Tuned
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = at(math.exp(left)), at(math.exp(right))
     for _ in range(n_steps - 2):
-        if at_left[0] <= at_right[0]:
+        if at_left.loss <= at_right.loss:
             high, right, at_right = right, left, at_left
             left = high - GOLDEN * (high - low)
             at_left = at(math.exp(left))
@@ -152,6 +224,15 @@ def _scan(loss: Callable[[float], tuple[float, float]], source: object) -> Tuned
             low, left, at_left = left, right, at_right
             right = low + GOLDEN * (high - low)
             at_right = at(math.exp(right))
-    _, scale, ratio = min(found, key=lambda point: (point[0], -point[2]))
-    at_edge = {0: "lower", len(grid) - 1: "upper"}.get(best, "")
+    chosen = (choose or _lowest)(found)
+    _, scale, ratio = chosen
+    if chosen == _lowest(found):
+        at_edge = {0: "lower", len(grid) - 1: "upper"}.get(best, "")
+    else:
+        at_edge = "lower" if ratio <= grid[0] else ""
     return Tuned(ratio / scale, scale, grid, losses, at_edge)
+
+
+def _lowest(points: list[Point]) -> Point:
+    """Point of the lowest loss; of equal ones that with the least variance."""
+    return min(points, key=lambda point: (point.loss, -point.ratio))

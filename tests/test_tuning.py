@@ -233,3 +233,69 @@ def test_rows_without_any_jacobian_ask_for_no_variance(name):
     )
     assert tuned.at_edge == "upper"
     assert tuned.prior_precision == pytest.approx(float(GRID[-1]), rel=1e-9)
+
+
+def row_losses(name, pieces, delta, noise_scale=1.0):
+    """Negative log likelihood (M,) of each held-out row, by scipy."""
+    covariance = covariance_at(pieces, delta, noise_scale)
+    if name == "gaussian":
+        spread = np.sqrt(np.einsum("ncc->nc", covariance) + NOISE_VARIANCE * noise_scale)
+        return -stats.norm(pieces["f_held"], spread).logpdf(pieces["y_held"]).sum(axis=1)
+    shrunk = pieces["f_held"] / np.sqrt(1 + np.pi / 8 * np.einsum("ncc->nc", covariance))
+    return -np.log(dense.softmax(shrunk)[np.arange(M), pieces["y_held"]])
+
+
+@pytest.mark.parametrize(("name", "times"), [("softmax", 30), ("gaussian", 1)])
+def test_standard_error_rule_takes_the_smallest_precision_that_is_as_good(name, times):
+    pieces = problem(name, held_noise=0.8)
+    trained, latents, projection, rows = pieces["arguments"]
+    arguments = (trained, latents, projection, replace(rows, weights=times * rows.weights))
+    options = {"link": "probit", "given": None, "tune_noise": False}
+    best = tune_on_held_out(*arguments, **options)
+    tuned = tune_on_held_out(*arguments, **options, n_errors=1.0)
+    lowest = row_losses(name, pieces, best.prior_precision)
+
+    def in_errors(delta):
+        excess = row_losses(name, pieces, delta) - lowest
+        mean = np.average(excess, weights=HELD_WEIGHTS)
+        variance = np.average((excess - mean) ** 2, weights=HELD_WEIGHTS)
+        return mean / np.sqrt(variance / HELD_WEIGHTS.sum() / times)
+
+    smaller = [delta for delta in GRID.tolist() if delta < best.prior_precision]
+    as_good = [delta for delta in smaller if delta >= tuned.prior_precision]
+    assert len(as_good) >= 2
+    assert tuned.prior_precision in as_good
+    assert max(map(in_errors, as_good)) <= 1
+    assert in_errors(smaller[-len(as_good) - 1]) > 1
+    assert tuned.at_edge == ""
+    assert_allclose(tuned.losses, best.losses)
+    wider = tune_on_held_out(*arguments, **options, n_errors=1.5)
+    assert wider.prior_precision < tuned.prior_precision
+
+
+def test_standard_error_rule_counts_a_weight_of_two_as_two_rows():
+    pieces = problem("softmax")
+    trained, latents, projection, rows = pieces["arguments"]
+    options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
+    weights = torch.as_tensor(np.arange(M) % 3 + 1.0)
+    order = torch.arange(M).repeat_interleave(weights.long())
+    weighted = tune_on_held_out(
+        trained, latents, projection, replace(rows, weights=weights), **options
+    )
+    repeated = Rows(rows.X[order], rows.y[order], torch.ones(len(order)))
+    projection = replace(projection, coordinates=projection.coordinates[order])
+    found = tune_on_held_out(trained, latents[order], projection, repeated, **options)
+    assert found.prior_precision == weighted.prior_precision
+    heavier = replace(rows, weights=50 * weights)
+    surer = tune_on_held_out(trained, latents, pieces["arguments"][2], heavier, **options)
+    assert surer.prior_precision > weighted.prior_precision
+
+
+def test_standard_error_rule_leaves_rows_without_any_jacobian_alone():
+    pieces = problem("softmax")
+    trained, latents, projection, rows = pieces["arguments"]
+    projection = replace(projection, coordinates=0 * projection.coordinates)
+    options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
+    tuned = tune_on_held_out(trained, latents, projection, rows, **options)
+    assert tuned.prior_precision == float(GRID[-1])
+    assert tuned.at_edge == "upper"
