@@ -1,0 +1,71 @@
+"""The scores that `compare` takes by default, from one prediction for each set of rows."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+from sklearn.metrics import brier_score_loss, log_loss, root_mean_squared_error
+from sklearn.pipeline import Pipeline
+from sklearn.utils import column_or_1d
+
+from sksubnet.metrics import (
+    expected_calibration_error,
+    gaussian_crps,
+    gaussian_nll,
+    interval_coverage,
+    interval_width,
+)
+
+COVERAGE = 0.9
+
+DEFAULT_DIRECTIONS = {
+    "log loss": -1,
+    "Brier": -1,
+    "error": -1,
+    "ECE": -1,
+    "NLL": -1,
+    "CRPS": -1,
+    "RMSE": -1,
+    "90 % coverage": 0,
+    "90 % width": 0,
+}
+"""-1 where lower is better, 0 where neither is."""
+
+
+def classification_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
+    """Scores of a fitted classifier on rows (N,) of classes that it knows."""
+    y, classes = column_or_1d(y), estimator.classes_
+    probabilities = estimator.predict_proba(X)
+    return {
+        "log loss": log_loss(y, probabilities, labels=classes),
+        "Brier": brier_score_loss(y, probabilities, labels=classes),
+        "error": float(np.mean(classes[probabilities.argmax(axis=1)] != y)),
+        "ECE": expected_calibration_error(y, probabilities, labels=classes),
+    }
+
+
+def regression_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
+    """Scores of a fitted regressor; NaN where they need a standard deviation that it lacks."""
+    scores = dict.fromkeys(("NLL", "CRPS", "RMSE", "90 % coverage", "90 % width"), np.nan)
+    if not _returns_std(estimator):
+        scores["RMSE"] = root_mean_squared_error(y, estimator.predict(X))
+        return scores
+    mean, std = estimator.predict(X, return_std=True)
+    half = ndtri((1 + COVERAGE) / 2) * std
+    return scores | {
+        "NLL": gaussian_nll(y, mean, std),
+        "CRPS": gaussian_crps(y, mean, std),
+        "RMSE": root_mean_squared_error(y, mean),
+        "90 % coverage": interval_coverage(y, mean - half, mean + half),
+        "90 % width": interval_width(mean - half, mean + half),
+    }
+
+
+def _returns_std(estimator: Any) -> bool:
+    """Whether ``predict`` knows ``return_std``, which a pipeline hands to its last step."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator[-1]
+    return "return_std" in signature(estimator.predict).parameters
