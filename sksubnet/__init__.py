@@ -1,8 +1,38 @@
 """scikit-learn estimators for Bayesian deep learning by subnetwork inference."""
 
+from sksubnet.baselines import (
+    DeepEnsembleClassifier,
+    DeepEnsembleRegressor,
+    MAPClassifier,
+    MAPRegressor,
+    MCDropoutClassifier,
+    MCDropoutRegressor,
+    SWAGClassifier,
+    SWAGRegressor,
+    VOGNClassifier,
+    VOGNRegressor,
+)
+from sksubnet.comparison import Comparison, compare
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.predictive import Predictive
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictive", "SubnetLaplaceClassifier", "SubnetLaplaceRegressor", "__version__"]
+__all__ = [
+    "Comparison",
+    "DeepEnsembleClassifier",
+    "DeepEnsembleRegressor",
+    "MAPClassifier",
+    "MAPRegressor",
+    "MCDropoutClassifier",
+    "MCDropoutRegressor",
+    "Predictive",
+    "SWAGClassifier",
+    "SWAGRegressor",
+    "SubnetLaplaceClassifier",
+    "SubnetLaplaceRegressor",
+    "VOGNClassifier",
+    "VOGNRegressor",
+    "__version__",
+    "compare",
+]

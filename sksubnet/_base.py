@@ -179,8 +179,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             latent=self._latent,
             likelihood=self._likelihood,
             n_outputs=self._n_latents,
-            train=_criterion_weighted(train, self.net_.criterion_),
-            held_out=held_out and _criterion_weighted(held_out, self.net_.criterion_),
+            train=criterion_weighted(train, self.net_.criterion_),
+            held_out=held_out and criterion_weighted(held_out, self.net_.criterion_),
             seed=seed,
             verbose=self.verbose,
         )
@@ -269,7 +269,7 @@ def _fit_net(key: str, net: Any, train: Rows, held_out: Rows | None) -> Any:
     return fit_net(net, train, held_out)
 
 
-def _criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
+def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
     """Rows whose weights include the class weights of the criterion."""
     class_weights = criterion_row_weights(criterion, rows.y)
     if class_weights is None:

@@ -20,6 +20,7 @@ LEVEL = {
     "progress": 0,
     "tabular": 0,
     "trained": 0,
+    "widths": 0,
     "cholesky": 1,
     "dropout": 1,
     "factored_rows": 1,
@@ -33,6 +34,7 @@ LEVEL = {
     "posterior": 1,
     "predictive": 1,
     "swag": 1,
+    "sweep": 1,
     "weight_draws": 1,
     "curvature": 2,
     "vogn": 2,
@@ -69,7 +71,7 @@ SHARED = {"predictive", *below(1)}
 
 # A module that is not listed here imports nothing from inside the package.
 ALLOWED = {
-    "net": {"tabular", "loading", "trained"},
+    "net": {"tabular", "loading", "trained", "widths"},
     "jacobian": {"factored_rows", "jacobian_plan", "layer_calls", *VALUES},
     "jacobian_plan": {"layer_calls", "layer_rules", *VALUES},
     "layer_rules": {"layer_calls", *VALUES},
@@ -80,9 +82,9 @@ ALLOWED = {
     "swag": VALUES,
     "weight_draws": VALUES,
     "curvature": {"jacobian", "factored_rows", "cholesky", *VALUES},
-    "greedy": {"progress"},
+    "greedy": {"sweep", "progress"},
     "vogn": {"jacobian", "layer_calls", "posterior", "weight_draws", *VALUES},
-    "reference": {"greedy", *INFERENCE},
+    "reference": {"sweep", *INFERENCE},
     "scores": {"reference", *INFERENCE},
     "selection": {"greedy", "reference", "scores", *INFERENCE},
     "tuning": INFERENCE,
