@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,18 +15,16 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
+from skorch.utils import noop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sksubnet.loading import Recorded, Reiterable, cast
 from sksubnet.tabular import TabularMLP, robust_scale
 from sksubnet.trained import Rows
+from sksubnet.widths import named_widths
 
 MIN_ROWS_TO_HOLD_OUT = 100
-INPUT_WIDTHS = {"n_features", "n_features_in", "input_dim", "in_dim", "in_features", "n_inputs"}
-INPUT_WIDTHS |= {"input_size", "num_features", "d_in", "dim_in"}
-OUTPUT_WIDTHS = {"n_outputs", "output_dim", "out_dim", "out_features", "n_classes", "num_classes"}
-OUTPUT_WIDTHS |= {"output_size", "num_outputs", "n_targets", "d_out", "dim_out"}
 PLAIN_LOADER_OPTIONS = {"batch_size", "shuffle", "drop_last", "num_workers", "pin_memory"}
 
 
@@ -51,16 +48,19 @@ def default_net(
         "multiclass": (NeuralNetClassifier, nn.CrossEntropyLoss),
         "regression": (NeuralNetRegressor, nn.MSELoss),
     }[task]
-    stop = [("early_stopping", EarlyStopping(patience=20, load_best=True, sink=_silent))]
+    stop = [("early_stopping", EarlyStopping(patience=20, load_best=True, sink=noop))]
     split = ValidSplit(validation_fraction, stratified=task != "regression")
     quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
     no_scores = {"callbacks__valid_acc": None} if task != "regression" else {}
     return kind(
         TabularMLP,
-        **{"module__center": center, "module__scale": scale, "module__dropout": dropout},
+        module__center=center,
+        module__scale=scale,
+        module__dropout=dropout,
         criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,
+        optimizer__fused=True,
         lr=3e-3,
         batch_size=128 if len(X) <= 10_000 else 512,
         iterator_train__shuffle=True,
@@ -113,7 +113,7 @@ def prepare(net: Any, *, n_features: int, n_outputs: int, dtype: torch.dtype) ->
         fitted.module_.to(dtype)
         return fitted
     net = clone(net)
-    net.set_params(**_widths(net, n_features, n_outputs))
+    net.set_params(**named_widths(net, n_features, n_outputs))
     net.__class__ = type(type(net).__name__, (_Training, type(net)), {"dtype_": dtype})
     if isinstance(net, NeuralNetClassifier):
         net.classes_inferred_ = np.arange(n_outputs)
@@ -229,6 +229,12 @@ class _Training(NeuralNet):
             return Reiterable(dataset.batches, self, loader)
         return loader
 
+    def _set_training(self, training: bool = True) -> None:
+        # In a small net, a walk through all layers before every batch takes as long as they do.
+        parts = (getattr(self, f"{name}_") for name in self._modules + self._criteria)
+        if any(getattr(part, "training", training) != training for part in parts):
+            super()._set_training(training)
+
     def infer(self, x: Any, **fit_params: Any) -> Any:
         # A data set of the user's may give rows of another precision.
         return super().infer(cast(x, self.dtype_), **fit_params)
@@ -291,16 +297,6 @@ def _user_dataset(net: NeuralNet, rows: Rows, weighted: bool) -> Any:
     return Recorded(dataset, rows.weights) if weighted else dataset
 
 
-def _widths(net: NeuralNet, n_features: int, n_outputs: int) -> dict[str, int]:
-    """Widths that the module's signature names and the user did not set."""
-    if isinstance(net.module, nn.Module) or not callable(net.module):
-        return {}
-    chosen = net.get_params_for("module")
-    names = set(inspect.signature(net.module).parameters) - set(chosen)
-    widths = {f"module__{name}": n_features for name in names & INPUT_WIDTHS}
-    return widths | {f"module__{name}": n_outputs for name in names & OUTPUT_WIDTHS}
-
-
 def _shuffled_split(
     y: np.ndarray, share: float, stratify: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -314,7 +310,3 @@ def _shuffled_split(
         index, test_size=n_held, random_state=seed, stratify=y if stratify else None
     )
     return np.sort(train), np.sort(held)
-
-
-def _silent(*_: Any, **__: Any) -> None:
-    """Sink for the messages of a callback."""

@@ -216,6 +216,34 @@ def test_callback_that_reads_the_input_shape():
     np.testing.assert_array_equal(watched.predict_proba(X), plain.predict_proba(X))
 
 
+class Disturbing(Callback):
+    """Leaves the module in evaluation mode after every epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        net.module_.eval()
+
+
+class ModeWatchingMLP(MLP):
+    """Notes in which mode it is called."""
+
+    modes: list[bool] = []  # noqa: RUF012
+
+    def forward(self, X):
+        self.modes.append(self.training)
+        return super().forward(X)
+
+
+def test_every_batch_is_trained_in_training_mode():
+    X, y = iris()
+    net = classifier_net(ModeWatchingMLP)
+    net.set_params(callbacks=[("disturbing", Disturbing())], batch_size=50, max_epochs=3)
+    ModeWatchingMLP.modes.clear()
+    quick_classifier(net).fit(X, y)
+    training = [i for i, mode in enumerate(ModeWatchingMLP.modes) if mode]
+    # Three epochs of three batches, one after the other, and no pass in the other mode between.
+    assert np.diff(training).tolist() == [1] * 8
+
+
 def test_early_stopping_keeps_the_best_weights():
     X, y = iris()
     stop = EarlyStopping(patience=2, load_best=True, sink=lambda *_: None)
