@@ -115,9 +115,7 @@ def whole_fit(n_rows: int, n_tables: int) -> None:
         "SubnetLaplaceClassifier": SubnetLaplaceClassifier(random_state=0),
     }
     X, y = table(2 * n_rows, 20)
-    print(
-        f"\n{n_tables} tables of {n_rows} rows of 20 columns: mean seconds, log loss"
-    )
+    print(f"\n{n_tables} tables of {n_rows} rows of 20 columns: mean seconds, log loss")
     for name, model in models.items():
         times, losses = [], []
         model.fit(X[:n_rows], y[:n_rows])
