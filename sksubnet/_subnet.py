@@ -14,37 +14,37 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet._base import BayesianNet, draw_seed, seeded, torch_threads
+from sksubnet._base import draw_seed, seeded, torch_threads
+from sksubnet._linearised import LinearisedNet, Posterior
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
     PROBE_ROWS,
     Curvature,
     batches,
-    factored_rows_within_budget,
     ggn,
     ggn_diagonal,
     ggn_factors,
     hessian_rank,
     plan_for,
-    rows_within_budget,
 )
-from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian, plan_jacobian
+from sksubnet.jacobian import plan_jacobian
 from sksubnet.kernel import KernelPosterior
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
 from sksubnet.posterior import GaussianPosterior, Projection
-from sksubnet.predictive import DEFAULT_LINK, Predictive
+from sksubnet.predictive import DEFAULT_LINK
+from sksubnet.reference import explained_variance
 from sksubnet.selection import (
     candidate_mask,
     effect,
     explicit_selection,
     n_selected,
     select,
+    variance_share,
 )
 from sksubnet.trained import Rows, TrainedNet
 from sksubnet.tuning import Tuned, maximise_evidence, tune_on_held_out
 
-Posterior = GaussianPosterior | KernelPosterior | CholeskyPosterior
 MIN_ROWS_TO_TUNE = 20
 HELD_OUT_RULES = {"validation": 0.0, "validation_1se": 1.0}
 """How many standard errors above the lowest held-out loss the chosen one may be."""
@@ -52,22 +52,23 @@ HELD_OUT_RULES = {"validation": 0.0, "validation_1se": 1.0}
 INERT_ENERGY = 1e-3
 
 
-class SubnetLaplace(BayesianNet):
+class SubnetLaplace(LinearisedNet):
     """A net whose posterior is a Laplace approximation on a subnetwork.
 
     ``fit`` reads as the steps of Daxberger et al. 2021: MAP, select, curvature, posterior.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BayesianNet._parameter_constraints,
+        **LinearisedNet._parameter_constraints,
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "subnetwork_size": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
-            StrOptions({"all"}),
+            str,
         ],
         "selection": [str, "array-like", callable],
         "candidates": [str, "array-like"],
+        "reference": [StrOptions({"mixtures", "train"}), "array-like"],
         "covariance": [StrOptions({"full", "diag"})],
         "prior_precision": [
             StrOptions({*HELD_OUT_RULES, "evidence"}),
@@ -109,8 +110,7 @@ class SubnetLaplace(BayesianNet):
                 X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
             )
             trained = self._with_noise(trained)
-            self.subnetwork_ = select(trained, self.selection, size, candidates)
-            self._plan = self._plan_jacobian(trained, candidates)
+            self._select(trained, candidates, size)
             curvature = self._curvature(trained, trained.train, len(X))
             posterior = self._posterior(trained, curvature)
             tuned = self._tune(trained, posterior, curvature)
@@ -135,6 +135,44 @@ class SubnetLaplace(BayesianNet):
         check_is_fitted(self)
         return self.posterior_.log_evidence(self._log_likelihood)
 
+    def explained_variance(self, X: Any, sample_weight: Any = None) -> float:
+        """Share of the predictive variance that the subnetwork keeps, of all candidates.
+
+        At the reference inputs, as in the search of ``selection="greedy"``, whatever the selection
+        was. It takes about as long as training a small net, and the training rows once more.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights.
+
+        Returns
+        -------
+        float
+            Mean over the reference inputs, between 0 and 1.
+        """
+        check_is_fitted(self)
+        inputs = self._check_rows(X, reset=False)
+        weights = self._check_weights(sample_weight, inputs)
+        rows = self._rows(inputs, weights, weights)  # the GGN does not depend on the targets
+        with torch_threads(self.n_jobs):
+            trained = TrainedNet(
+                module=self._latent.module,
+                latent=self._latent,
+                likelihood=self._likelihood,
+                n_outputs=self._n_latents,
+                train=rows,
+                held_out=None,
+                seed=self._seed,
+                reference=self._reference_inputs(),
+            )
+            candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
+            return explained_variance(
+                trained, torch.as_tensor(self.subnetwork_.indices), candidates
+            )
+
     def _needs_held_out(self) -> bool:
         return self.prior_precision in HELD_OUT_RULES or self._noise_is_tuned()
 
@@ -142,9 +180,13 @@ class SubnetLaplace(BayesianNet):
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
         module = self.net_.module_
         candidates = candidate_mask(module, self.candidates)
+        share = variance_share(self.subnetwork_size, self.selection)
+        self._reference_inputs()  # raises before the training, not after it
         chosen = explicit_selection(module, self.selection, candidates)
         if chosen is None:
             size = n_selected(self.subnetwork_size, int(candidates.sum()))
+            if share is not None:
+                return candidates, size  # how many, and whether they fit, the search will tell
             chosen = candidates if size == candidates.sum() else None
         else:
             size = int(chosen.sum())
@@ -158,21 +200,36 @@ class SubnetLaplace(BayesianNet):
             check_curvature_fits(size, n_factors, n_kept)
         return candidates, size
 
-    def _plan_jacobian(self, trained: TrainedNet, candidates: Tensor) -> JacobianPlan:
-        """Plan the Jacobian of the subnetwork; warn where the subnetwork has almost none."""
-        plan = plan_for(trained, torch.as_tensor(self.subnetwork_.indices))
-        energy, n_inert = effect(trained, plan, candidates)
-        self.subnetwork_ = replace(self.subnetwork_, n_inert=n_inert)
+    def _select(self, trained: TrainedNet, candidates: Tensor, size: int) -> None:
+        """Step 2: the subnetwork, and a plan of its Jacobian; warn if that is almost nothing."""
+        share = variance_share(self.subnetwork_size, self.selection)
+        trained = replace(trained, reference=self._reference_inputs())
+        subnetwork = select(trained, self.selection, size, candidates, share)
+        if share is not None and self.covariance == "full":
+            rank = hessian_rank(self._likelihood, self._n_latents)
+            n_factors = rank * (len(trained.train) + len(trained.held_out or ()))
+            check_curvature_fits(len(subnetwork), n_factors, len(subnetwork))
+        self._plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
+        energy, n_inert = effect(trained, self._plan, candidates)
+        self.subnetwork_ = replace(subnetwork, n_inert=n_inert)
         if energy < INERT_ENERGY:
             warnings.warn(
-                f"The {len(self.subnetwork_)} selected weights have almost no effect on the "
+                f"The {len(subnetwork)} selected weights have almost no effect on the "
                 f"training outputs ({n_inert} have none; the squared Jacobian is {energy:.1e} "
                 "times that of random weights), so the predictions are those of the trained net. "
-                "Choose another selection, such as 'swag', or a larger subnetwork_size.",
+                "Choose another selection, such as 'greedy', or a larger subnetwork_size.",
                 UserWarning,
                 stacklevel=4,
             )
-        return plan
+
+    def _reference_inputs(self) -> Tensor | str:
+        """Return the user's reference inputs as a tensor, or the name of how to make them."""
+        if isinstance(self.reference, str):
+            return self.reference
+        try:
+            return self._tensor(self._check_rows(self.reference, reset=False))
+        except ValueError as error:
+            raise ValueError(f"reference must hold rows like those of X: {error}") from error
 
     def _curvature(self, trained: TrainedNet, rows: Rows, n_rows: int) -> Curvature:
         """Step 3: the GGN of the subnetwork over some rows."""
@@ -260,49 +317,3 @@ class SubnetLaplace(BayesianNet):
         self._log_likelihood = self._scale_noise(
             trained, curvature.log_likelihood, curvature.n_rows, tuned.noise_scale
         )
-
-    def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
-        """Latents (B, C) of a batch and its Jacobian as the posterior takes it, on the CPU."""
-        latent = self._latent
-        rows = factored_jacobian if isinstance(posterior, KernelPosterior) else jacobian
-        outputs, phi = rows(latent, latent.module, self._plan, X)
-        return outputs.double().cpu(), phi.cpu()
-
-    def _batch_predictive(self, X: Tensor) -> Predictive:
-        outputs, phi = self._rows_for(self.posterior_, X)
-        covariance = self.posterior_.covariance(phi)
-        link = getattr(self, "link", DEFAULT_LINK)
-        return Predictive(outputs, covariance, self._likelihood, link, self._seed)
-
-    def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, C), float64 on the CPU, and Jacobian (B, C, S) of a batch."""
-        latent = self._latent
-        outputs, phi = jacobian(latent, latent.module, self._plan, X)
-        return outputs.double().cpu(), phi
-
-    def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
-        outputs, phi = zip(*map(self._batch_jacobian, self._batches(X)), strict=True)
-        return torch.cat(outputs), torch.cat(phi).cpu()
-
-    def _means(self, X: Any) -> Tensor:
-        return self._map_latents(X)
-
-    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
-        outputs, phi = self._jacobian(X)
-        return outputs, self.posterior_.covariance(phi.permute(1, 0, 2)).cpu()
-
-    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
-        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
-        outputs, phi = self._jacobian(X)
-        return outputs[:, :, None] + phi.double() @ change.mT
-
-    def _rows_per_batch(self) -> int:
-        return self._rows_for_batch(self.posterior_)
-
-    def _rows_for_batch(self, posterior: Posterior) -> int:
-        """Rows whose Jacobian fits the memory budget, in the form that the posterior takes."""
-        sizes = self._plan, self._n_latents, self._latent.dtype
-        if isinstance(posterior, KernelPosterior):
-            return factored_rows_within_budget(*sizes, len(posterior.rows))
-        return rows_within_budget(*sizes)

@@ -28,17 +28,24 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         scales its inputs and stops early. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``. Widths that the module's
         signature names (``n_features``, ``n_outputs``, ...) are filled in.
-    subnetwork_size : int, float or "all", default=0.1
+    subnetwork_size : int, float or str, default=0.1
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"all"`` takes every candidate. Not used where ``selection`` names the
-        weights itself.
+        the candidates, ``"all"`` takes every candidate, and ``"90% variance"`` as few as keep that
+        share of the predictive variance (with ``selection="greedy"``). Not used where ``selection``
+        names the weights itself.
     selection : str, list of str, array-like or callable, default="swag"
-        Which candidates: ``"swag"`` (largest variance along SGD from the trained net, as in the
-        code of the paper's authors), ``"variance"`` (largest variance under diagonal Laplace, the
-        paper's literal rule, which prefers weights without effect), ``"random"``,
-        ``"magnitude"``, or a callable that maps a ``TrainedNet`` to scores of shape
+        Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
+        that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
+        squared output gradient). By the training data: ``"swag"`` (largest variance along SGD from
+        the trained net, as in the code of the paper's authors), ``"variance"`` (largest variance
+        under diagonal Laplace, the paper's literal rule, which prefers weights without effect),
+        ``"saliency"`` (w² times its curvature) and ``"leverage"`` (ridge leverage). ``"magnitude"``
+        and ``"random"``. Or a callable that maps a ``TrainedNet`` to scores of shape
         ``(n_weights,)``. ``"last_layer"``, names of modules or parameters, an index array, or a
         boolean mask of shape ``(n_weights,)`` name the weights themselves.
+    reference : {"mixtures", "train"} or array-like, default="mixtures"
+        Inputs at which ``"greedy"`` and ``"gradient"`` look: random mixtures of two training rows,
+        training rows, or rows (n_reference, n_features) from where the net will be used.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
         What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
         paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
@@ -128,6 +135,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         *,
         subnetwork_size: int | float | str = 0.1,
         selection: Any = "swag",
+        reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
         prior_precision: float | str = "validation",
@@ -144,6 +152,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         self.net = net
         self.subnetwork_size = subnetwork_size
         self.selection = selection
+        self.reference = reference
         self.candidates = candidates
         self.covariance = covariance
         self.prior_precision = prior_precision
@@ -173,17 +182,24 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
         scales its inputs and stops early. Widths that the module's signature names
         (``n_features``, ``n_outputs``, ...) are filled in.
-    subnetwork_size : int, float or "all", default=0.1
+    subnetwork_size : int, float or str, default=0.1
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"all"`` takes every candidate. Not used where ``selection`` names the
-        weights itself.
+        the candidates, ``"all"`` takes every candidate, and ``"90% variance"`` as few as keep that
+        share of the predictive variance (with ``selection="greedy"``). Not used where ``selection``
+        names the weights itself.
     selection : str, list of str, array-like or callable, default="swag"
-        Which candidates: ``"swag"`` (largest variance along SGD from the trained net, as in the
-        code of the paper's authors), ``"variance"`` (largest variance under diagonal Laplace, the
-        paper's literal rule, which prefers weights without effect), ``"random"``,
-        ``"magnitude"``, or a callable that maps a ``TrainedNet`` to scores of shape
+        Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
+        that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
+        squared output gradient). By the training data: ``"swag"`` (largest variance along SGD from
+        the trained net, as in the code of the paper's authors), ``"variance"`` (largest variance
+        under diagonal Laplace, the paper's literal rule, which prefers weights without effect),
+        ``"saliency"`` (w² times its curvature) and ``"leverage"`` (ridge leverage). ``"magnitude"``
+        and ``"random"``. Or a callable that maps a ``TrainedNet`` to scores of shape
         ``(n_weights,)``. ``"last_layer"``, names of modules or parameters, an index array, or a
         boolean mask of shape ``(n_weights,)`` name the weights themselves.
+    reference : {"mixtures", "train"} or array-like, default="mixtures"
+        Inputs at which ``"greedy"`` and ``"gradient"`` look: random mixtures of two training rows,
+        training rows, or rows (n_reference, n_features) from where the net will be used.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
         What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
         paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
@@ -272,6 +288,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         *,
         subnetwork_size: int | float | str = 0.1,
         selection: Any = "swag",
+        reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
         prior_precision: float | str = "validation",
@@ -288,6 +305,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.net = net
         self.subnetwork_size = subnetwork_size
         self.selection = selection
+        self.reference = reference
         self.candidates = candidates
         self.covariance = covariance
         self.prior_precision = prior_precision

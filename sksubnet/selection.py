@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sksubnet.curvature import ggn_diagonal, output_energy, plan_for
-from sksubnet.swag import diagonal_swag
+from sksubnet.curvature import output_energy, plan_for
+from sksubnet.greedy import choose, grow
+from sksubnet.reference import selection_problem
+from sksubnet.scores import SCORES
 
 if TYPE_CHECKING:
     from sksubnet.jacobian import JacobianPlan
@@ -35,12 +38,19 @@ class Subnetwork:
         rows that were looked at (at most 256).
     layers : tuple of (str, int, int)
         Name, number of weights and number of selected weights of each parameter tensor.
+    explained_variance : float or None
+        Mean share of the candidates' predictive variance at the reference inputs that the
+        selected weights keep, where the selection measures it.
+    explained_curve : ndarray of shape (S,) or None
+        The share that the first 1, 2, ..., S weights kept while they were added one by one.
     """
 
     indices: np.ndarray
     n_weights: int
     n_inert: int | None = None
     layers: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
+    explained_variance: float | None = None
+    explained_curve: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,39 +67,8 @@ class Subnetwork:
         return "\n".join(lines)
 
 
-def random_scores(trained: TrainedNet) -> Tensor:
-    """Uniform scores (P,), so that every subnetwork of a size is equally likely."""
-    generator = torch.Generator().manual_seed(trained.seed)
-    return torch.rand(len(trained.weight_vector()), generator=generator, dtype=torch.float64)
-
-
-def magnitude_scores(trained: TrainedNet) -> Tensor:
-    """Absolute value of each weight (P,)."""
-    return trained.weight_vector().abs()
-
-
-def variance_scores(trained: TrainedNet) -> Tensor:
-    """Marginal variances (P,) under diagonal Laplace with unit prior precision.
-
-    The literal rule of the paper (Daxberger et al. 2021, section 5). Weights without any
-    effect on the training outputs keep the prior's variance, the largest there is.
-    """
-    diagonal = ggn_diagonal(trained, trained.train, verbose=trained.verbose).diagonal
-    assert diagonal is not None
-    return 1 / (diagonal + 1)
-
-
-def swag_scores(trained: TrainedNet) -> Tensor:
-    """Variances (P,) along SGD from the MAP, as in the code of the paper's authors."""
-    return diagonal_swag(trained)[1]
-
-
-SCORES: dict[str, Callable[[TrainedNet], Tensor]] = {
-    "swag": swag_scores,
-    "variance": variance_scores,
-    "random": random_scores,
-    "magnitude": magnitude_scores,
-}
+SELECTIONS = (*SCORES, "greedy", "last_layer")
+VARIANCE_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?% variance")
 
 CANDIDATES = ("weights", "all")
 
@@ -149,7 +128,7 @@ def explicit_mask(module: nn.Module, chosen: Any, option: str, known: Sequence[s
 
 def explicit_selection(module: nn.Module, selection: Any, candidates: Tensor) -> Tensor | None:
     """Mask (P,) of a selection that names its weights, ``None`` for one that scores them."""
-    if callable(selection) or (isinstance(selection, str) and selection in SCORES):
+    if callable(selection) or (isinstance(selection, str) and selection in (*SCORES, "greedy")):
         return None
     if isinstance(selection, str) and selection == "last_layer":
         owners = [
@@ -159,12 +138,41 @@ def explicit_selection(module: nn.Module, selection: Any, candidates: Tensor) ->
         ]
         last = set(owners[-1].parameters(recurse=False))
         return _mask(module, lambda name, parameter: parameter in last) & candidates
-    return explicit_mask(module, selection, "selection", [*SCORES, "last_layer"])
+    return explicit_mask(module, selection, "selection", SELECTIONS)
+
+
+def variance_share(size: int | float | str, selection: Any) -> float | None:
+    """Read the share of the predictive variance to keep out of a size such as "90% variance"."""
+    match = VARIANCE_SHARE.fullmatch(size) if isinstance(size, str) else None
+    if match is None:
+        return None
+    share = float(match[1]) / 100
+    if not 0 < share < 1:
+        raise ValueError(
+            f"subnetwork_size={size!r} is not between 0% and 100% variance; 'all' keeps all of it."
+        )
+    if not is_greedy(selection):
+        raise ValueError(
+            f"subnetwork_size={size!r} needs selection='greedy', which measures it; "
+            f"selection={selection!r:.80} takes a number or share of weights."
+        )
+    return share
+
+
+def is_greedy(selection: Any) -> bool:
+    """Whether the weights are searched for together; an array is not to be compared with."""
+    return isinstance(selection, str) and selection == "greedy"
 
 
 def n_selected(size: int | float | str, n_candidates: int) -> int:
-    """Resolve ``subnetwork_size`` to a number of weights."""
+    """Resolve ``subnetwork_size`` to a number of weights, the most there can be for a variance."""
     if isinstance(size, str):
+        if size != "all" and not VARIANCE_SHARE.fullmatch(size):
+            raise ValueError(
+                f"subnetwork_size={size!r} is unknown; use an int <= {n_candidates}, a share of "
+                "the weights in (0.0, 1.0], 'all', or the share of the predictive variance that is "
+                "to be kept, such as '90% variance'."
+            )
         return n_candidates
     if isinstance(size, float):
         return max(1, round(size * n_candidates))
@@ -176,19 +184,30 @@ def n_selected(size: int | float | str, n_candidates: int) -> int:
     return int(size)
 
 
-def select(trained: TrainedNet, selection: Any, size: int, candidates: Tensor) -> Subnetwork:
-    """Pick the ``size`` best-scored candidates, or the weights that ``selection`` names."""
+def select(
+    trained: TrainedNet,
+    selection: Any,
+    size: int,
+    candidates: Tensor,
+    share: float | None = None,
+) -> Subnetwork:
+    """Pick ``size`` of the candidates by a score or a search, or the weights that are named.
+
+    With a ``share`` of the predictive variance, the fewest weights of the search that keep it.
+    """
     chosen = explicit_selection(trained.module, selection, candidates)
-    if chosen is None:
+    explained: dict[str, Any] = {}
+    if chosen is not None:
+        indices = chosen.nonzero().squeeze(1)
+    else:
         indices = candidates.nonzero().squeeze(1)
-        if size < len(indices):
+        if is_greedy(selection) and (share is not None or size < len(indices)):
+            indices, explained = _greedy(trained, indices, size, share)
+        elif size < len(indices):
             score = SCORES[selection] if isinstance(selection, str) else selection
             indices = _best(_checked_scores(score(trained), len(candidates)), indices, size)
-    else:
-        indices = chosen.nonzero().squeeze(1)
-    return Subnetwork(
-        indices.numpy(), len(candidates), layers=tuple(_per_layer(trained.module, indices))
-    )
+    layers = tuple(_per_layer(trained.module, indices))
+    return Subnetwork(indices.numpy(), len(candidates), layers=layers, **explained)
 
 
 def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple[float, int]:
@@ -199,6 +218,29 @@ def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple
     energy = output_energy(trained, plan)
     typical = output_energy(trained, plan_for(trained, everything[order].sort().values)).mean()
     return float(energy.mean() / typical) if typical > 0 else 1.0, int((energy == 0).sum())
+
+
+def _greedy(
+    trained: TrainedNet, candidates: Tensor, size: int, share: float | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Weights (S,) that keep most of the predictive sd at the reference inputs; how much."""
+    problem = selection_problem(trained, candidates, 1 if share else size)
+    size = min(size, len(problem.columns))
+    parts = problem.factors, problem.references, problem.prior_precision, size
+    if share is None:
+        chosen = choose(*parts, verbose=trained.verbose)
+    else:
+        chosen = grow(*parts, share=share, verbose=trained.verbose)
+    kept = float(chosen.shares.mean())
+    if share is not None and kept < share and size < len(candidates):
+        raise ValueError(
+            f"The {size} most influential of the {len(candidates)} candidates keep {kept:.1%} of "
+            f"the predictive variance, not {share:.1%}; ask for a smaller share, or for a number "
+            "of weights."
+        )
+    curve = chosen.curve.cpu().numpy()
+    found = problem.columns[chosen.indices.cpu()].sort().values
+    return found, {"explained_variance": kept, "explained_curve": curve}
 
 
 def _best(scores: Tensor, indices: Tensor, size: int) -> Tensor:

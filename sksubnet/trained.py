@@ -84,6 +84,9 @@ class TrainedNet:
         Seed of everything that is random after training.
     verbose : int
         Whether long loops show a progress bar.
+    reference : {"mixtures", "train"} or Tensor
+        Inputs at which the predictive variance is to be kept: mixtures of training rows, training
+        rows, or these.
     """
 
     module: nn.Module
@@ -94,6 +97,7 @@ class TrainedNet:
     held_out: Rows | None
     seed: int
     verbose: int = 0
+    reference: Tensor | str = "mixtures"
 
     def weight_vector(self) -> Tensor:
         """All weights (P,), in the order of ``parameters_to_vector``."""

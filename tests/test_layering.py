@@ -56,6 +56,7 @@ LEVEL = {
     "_variational": 5,
     "_vogn": 5,
     "baselines": 5,
+    "_linearised": 5,
     "_subnet": 5,
     "laplace": 5,
 }
@@ -102,7 +103,8 @@ ALLOWED = {
     "baselines": {"_deep_ensemble", "_map", "_mc_dropout", "_swag", "_vogn"},
     "default_scores": {"metrics"},
     "comparison": {"comparison_table", "default_scores", "progress"},
-    "_subnet": below(5),
+    "_linearised": below(5),
+    "_subnet": {"_linearised", *below(5)},
     "laplace": {"_subnet", *below(5)},
 }
 

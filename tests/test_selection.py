@@ -1,5 +1,7 @@
 """Selection: each score against its formula, candidates, names, and the table."""
 
+import re
+
 import dense
 import numpy as np
 import pytest
@@ -7,8 +9,16 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
+from sksubnet import reference
 from sksubnet.curvature import output_energy, plan_for
 from sksubnet.likelihood import Bernoulli, Categorical, Gaussian
+from sksubnet.reference import (
+    evidence_precision,
+    explained_variance,
+    reference_inputs,
+    reference_rows,
+)
+from sksubnet.scores import SCORES
 from sksubnet.selection import (
     Subnetwork,
     candidate_mask,
@@ -16,6 +26,7 @@ from sksubnet.selection import (
     explicit_selection,
     n_selected,
     select,
+    variance_share,
 )
 from sksubnet.swag import diagonal_swag
 
@@ -79,6 +90,124 @@ def test_variance_is_the_literal_rule_and_prefers_dead_weights():
         assert select(net, "variance", size, ALL).indices.tolist() == top(variance, size)
     # The incoming weights and bias of the unit that leads nowhere come first.
     assert select(net, "variance", 4, ALL).indices.tolist() == [3, 4, 5, 19]
+
+
+def dense_ggn(net):
+    J = dense.jacobian(net.module, X)
+    return dense.ggn(J, dense.softmax_hessian(dense.evaluate(net.module, X)), WEIGHTS)
+
+
+def gradient(net):
+    """Mean over random inputs of the squared gradient of a random, centred output."""
+    inputs = reference_inputs(net)
+    return (reference_rows(net, inputs, torch.arange(P)).numpy() ** 2).mean(axis=0)
+
+
+def leverage(net):
+    ggn = dense_ggn(net)
+    delta = evidence_precision(torch.linalg.eigvalsh(torch.tensor(ggn)), net.weight_vector())
+    return 1 - delta * np.diag(np.linalg.inv(ggn + delta * np.eye(P)))
+
+
+ORACLES = {
+    "gradient": gradient,
+    "saliency": lambda net: dense.weight_vector(net.module) ** 2 * np.diag(dense_ggn(net)) / 2,
+    "leverage": leverage,
+}
+INERT = [3, 4, 5, 19]
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_scores_are_their_formulas(name):
+    net = trained()
+    expected = ORACLES[name](net)
+    assert_allclose(SCORES[name](net), expected, atol=1e-9 * expected.max())
+    for size in (5, 20):
+        assert select(net, name, size, ALL).indices.tolist() == top(expected, size)
+
+
+@pytest.mark.parametrize("name", [*ORACLES, "greedy"])
+def test_weights_without_influence_are_never_chosen_while_others_remain(name):
+    net = trained()  # with weights of zero that do have influence
+    assert not set(INERT) & set(select(net, name, P - 4, ALL).indices)
+    assert set(select(net, name, P - 3, ALL).indices) & set(INERT)
+
+
+def test_greedy_keeps_more_than_any_score_and_says_how_much():
+    net, candidates = trained(), ALL.clone()
+    candidates[::4] = False
+    indices = candidates.nonzero().squeeze(1)
+    kept = {}
+    for name in ("greedy", "gradient", "saliency", "leverage", "magnitude", "random", "variance"):
+        subnetwork = select(net, name, 6, candidates)
+        assert len(subnetwork) == 6
+        assert candidates[subnetwork.indices].all()
+        assert (np.diff(subnetwork.indices) > 0).all()
+        kept[name] = explained_variance(net, torch.as_tensor(subnetwork.indices), indices)
+    assert max(kept, key=kept.__getitem__) == "greedy"
+    subnetwork = select(net, "greedy", 6, candidates)
+    assert subnetwork.explained_variance == pytest.approx(kept["greedy"], rel=0.01)
+    assert subnetwork.explained_curve.shape == (6,)
+    assert (np.diff(subnetwork.explained_curve) > 0).all()
+    assert select(net, "random", 6, candidates).explained_variance is None
+
+
+def test_greedy_depends_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = select(trained(3), "greedy", 6, ALL)
+    torch.manual_seed(2)
+    again = select(trained(3), "greedy", 6, ALL)
+    assert (first.indices == again.indices).all()
+    assert first.explained_variance == again.explained_variance
+    net, state = trained(4), torch.get_rng_state()
+    other = select(net, "greedy", 6, ALL)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (other.explained_curve != first.explained_curve).all()
+
+
+def test_greedy_takes_all_candidates_when_asked_to():
+    assert select(trained(), "greedy", P, ALL).indices.tolist() == list(range(P))
+
+
+@pytest.mark.parametrize("percent", [1, 50, 97.5])
+def test_a_size_may_be_a_share_of_the_predictive_variance(percent):
+    size = f"{percent}% variance"
+    net, share = trained(), variance_share(size, "greedy")
+    assert share == percent / 100
+    assert n_selected(size, P) == P
+    subnetwork = select(net, "greedy", P, ALL, share)
+    assert subnetwork.explained_variance >= share
+    some = torch.as_tensor(subnetwork.indices)
+    kept = explained_variance(net, some, torch.arange(P))
+    assert kept == pytest.approx(subnetwork.explained_variance, rel=0.01)
+    assert (subnetwork.explained_curve[:-1] < share).all()
+    assert subnetwork.explained_curve[-1] >= share
+
+
+@pytest.mark.parametrize("size", ["0% variance", "100% variance", "200% variance"])
+def test_a_share_of_the_variance_is_between_none_and_all(size):
+    with pytest.raises(ValueError, match="not between 0% and 100% variance; 'all'"):
+        variance_share(size, "greedy")
+
+
+@pytest.mark.parametrize("size", ["most", "0.9", "-5% variance", "90 %"])
+def test_unknown_sizes(size):
+    with pytest.raises(ValueError, match=r"is unknown; use an int <= 30.*'90% variance'"):
+        n_selected(size, 30)
+
+
+@pytest.mark.parametrize("selection", ["swag", [0, 3], "last_layer"])
+def test_a_share_of_the_variance_needs_the_search(selection):
+    message = rf"'90% variance' needs selection='greedy'.*{re.escape(repr(selection))}"
+    with pytest.raises(ValueError, match=message):
+        variance_share("90% variance", selection)
+
+
+def test_a_share_beyond_the_shortlist(monkeypatch):
+    monkeypatch.setattr(reference, "SHORTLIST", 5)
+    message = r"The 5 most influential of the 45 candidates keep \d+\.\d% .* not 99.0%"
+    with pytest.raises(ValueError, match=message):
+        select(trained(), "greedy", P, ALL, 0.99)
 
 
 def slow_swag(module, loss, X, y, weights, n_snapshots, batch_size, lr):

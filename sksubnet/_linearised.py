@@ -1,0 +1,71 @@
+"""Predictions of a linearised net under a Gaussian over some of its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sksubnet._base import BayesianNet
+from sksubnet.cholesky import CholeskyPosterior
+from sksubnet.curvature import factored_rows_within_budget, rows_within_budget
+from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian
+from sksubnet.kernel import KernelPosterior
+from sksubnet.posterior import GaussianPosterior
+from sksubnet.predictive import DEFAULT_LINK, Predictive
+
+Posterior = GaussianPosterior | KernelPosterior | CholeskyPosterior
+
+
+class LinearisedNet(BayesianNet):
+    """The trained net plus its Jacobian times a Gaussian change of the weights."""
+
+    posterior_: Posterior
+    _plan: JacobianPlan
+
+    def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch and its Jacobian as the posterior takes it, on the CPU."""
+        latent = self._latent
+        rows = factored_jacobian if isinstance(posterior, KernelPosterior) else jacobian
+        outputs, phi = rows(latent, latent.module, self._plan, X)
+        return outputs.double().cpu(), phi.cpu()
+
+    def _batch_predictive(self, X: Tensor) -> Predictive:
+        outputs, phi = self._rows_for(self.posterior_, X)
+        covariance = self.posterior_.covariance(phi)
+        link = getattr(self, "link", DEFAULT_LINK)
+        return Predictive(outputs, covariance, self._likelihood, link, self._seed)
+
+    def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C), float64 on the CPU, and Jacobian (B, C, S) of a batch."""
+        latent = self._latent
+        outputs, phi = jacobian(latent, latent.module, self._plan, X)
+        return outputs.double().cpu(), phi
+
+    def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
+        outputs, phi = zip(*map(self._batch_jacobian, self._batches(X)), strict=True)
+        return torch.cat(outputs), torch.cat(phi).cpu()
+
+    def _means(self, X: Any) -> Tensor:
+        return self._map_latents(X)
+
+    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
+        outputs, phi = self._jacobian(X)
+        return outputs, self.posterior_.covariance(phi.permute(1, 0, 2)).cpu()
+
+    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
+        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
+        outputs, phi = self._jacobian(X)
+        return outputs[:, :, None] + phi.double() @ change.mT
+
+    def _rows_per_batch(self) -> int:
+        return self._rows_for_batch(self.posterior_)
+
+    def _rows_for_batch(self, posterior: Posterior) -> int:
+        """Rows whose Jacobian fits the memory budget, in the form that the posterior takes."""
+        sizes = self._plan, self._n_latents, self._latent.dtype
+        if isinstance(posterior, KernelPosterior):
+            return factored_rows_within_budget(*sizes, len(posterior.rows))
+        return rows_within_budget(*sizes)
