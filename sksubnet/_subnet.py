@@ -64,7 +64,8 @@ class SubnetLaplace(LinearisedNet):
         "subnetwork_size": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
-            str,
+            StrOptions({"all"}),
+            str,  # a share of the variance, such as "90% variance"
         ],
         "selection": [str, "array-like", callable],
         "candidates": [str, "array-like"],

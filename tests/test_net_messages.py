@@ -224,7 +224,7 @@ def test_selected_weights_without_effect_warn():
     with pytest.warns(UserWarning, match="almost no effect") as caught:
         model = quick_classifier(selection="variance", subnetwork_size=24).fit(X, y)
     message = str(caught[0].message)
-    for part in ("24 selected weights", "24 have none", "the trained net", "'swag'"):
+    for part in ("24 selected weights", "24 have none", "the trained net", "'greedy'"):
         assert part in message
     np.testing.assert_allclose(model.predict_proba(X), model.predict_proba_map(X), atol=1e-3)
     assert set(model.subnetwork_.indices % 7) == {4, 5, 6}
