@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,9 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from sksubnet.curvature import hessian_rank, plan_for
-from sksubnet.jacobian import jacobian, squared_jacobian_sum
+from sksubnet.jacobian import FactoredRows, factored_jacobian, jacobian, squared_jacobian_sum
 from sksubnet.likelihood import Categorical
 from sksubnet.sweep import dual_variance
-from sksubnet.trained import Rows
 
 if TYPE_CHECKING:
     from sksubnet.trained import TrainedNet
@@ -75,6 +75,12 @@ class Kernels:
     def of(cls, factors: Tensor, references: Tensor) -> Kernels:
         """Kernels of data rows (n, P) and reference rows (m, P)."""
         return cls(factors @ factors.mT, references @ factors.mT, references.square().sum(1))
+
+    @classmethod
+    def of_factored(cls, factors: FactoredRows, references: FactoredRows) -> Kernels:
+        """Kernels of rows that are never written out."""
+        own = references.blocks().flatten()
+        return cls(factors.inner(factors), references.inner(factors), own)
 
     def plus(self, other: Kernels, times: float) -> Kernels:
         """Add the kernels of other weights, that many times."""
@@ -137,7 +143,8 @@ def explained_variance(trained: TrainedNet, indices: Tensor, candidates: Tensor)
     """Mean share of the candidates' predictive variance at the references that some keep.
 
     At the prior precision that maximises the evidence of all candidates. Beyond ``SHORTLIST``
-    candidates their variance is estimated from a part of them, a little too low.
+    candidates of layers without such a shortcut their variance is estimated from a part of them,
+    a little too low.
     """
     X = reference_inputs(trained)
     listed = _shortlist(trained, X, candidates, SHORTLIST)
@@ -186,29 +193,33 @@ def evidence_precision(eigenvalues: Tensor, weights: Tensor) -> float:
 
 def reference_rows(trained: TrainedNet, X: Tensor, columns: Tensor) -> Tensor:
     """Jacobian rows (m, P) of one output of each reference input, in float64."""
-    return _rows(trained, X, columns, _directions(trained, len(X)), None)
+    return _rows(trained, columns, X, _directions(trained, len(X)), None)
 
 
 def data_rows(trained: TrainedNet, columns: Tensor) -> Tensor:
     """Rows Phi (n, P) with ``GGN = Phi^T Phi``: exact for few data, in expectation for many."""
+    return _rows(trained, columns, *_data(trained))
+
+
+def _data(trained: TrainedNet) -> tuple[Tensor, Tensor, Tensor]:
+    """Return inputs (B, ...) that stand for the data, their mixing (B, K', K) and weights (B,)."""
     rows = trained.train
     n_columns = hessian_rank(trained.likelihood, trained.n_outputs)
     if len(rows) * n_columns <= N_FACTORS:
-        mix = torch.eye(n_columns).expand(len(rows), -1, -1)
-        return _rows(trained, rows.X, columns, mix, rows.weights)
+        return rows.X, torch.eye(n_columns).expand(len(rows), -1, -1), rows.weights
     generator = torch.Generator().manual_seed(trained.seed)
+    X, weights = rows.X, rows.weights
     if len(rows) > N_FACTORS:
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
         places = (torch.arange(N_FACTORS) + offset) / N_FACTORS
-        total = rows.weights.sum() / N_FACTORS
-        X = rows.X[_drawn(trained, places)]
-        rows = Rows(X, rows.y[:0], total.expand(N_FACTORS))
-    signs = torch.randint(2, (len(rows), n_columns, 1), generator=generator) * 2 - 1
-    return _rows(trained, rows.X, columns, signs, rows.weights)
+        X = X[_drawn(trained, places)]
+        weights = (weights.sum() / N_FACTORS).expand(N_FACTORS)
+    signs = torch.randint(2, (len(X), n_columns, 1), generator=generator) * 2 - 1
+    return X, signs, weights
 
 
 def _rows(
-    trained: TrainedNet, X: Tensor, columns: Tensor, mix: Tensor, weights: Tensor | None
+    trained: TrainedNet, columns: Tensor, X: Tensor, mix: Tensor, weights: Tensor | None
 ) -> Tensor:
     """Jacobian rows (B·K, P) for output combinations (B, C, K), or of the Hessian root's columns.
 
@@ -220,16 +231,21 @@ def _rows(
     found = torch.empty(len(X), n_seeds, len(columns), dtype=torch.float64)
     for start in range(0, len(X), step):
         part = slice(start, start + step)
-
-        def seeds(outputs: Tensor, part: slice = part) -> Tensor:
-            chosen = mix[part].to(outputs)
-            if weights is None:
-                return chosen
-            root = trained.likelihood.hessian_root(outputs) @ chosen
-            return root * weights[part].sqrt()[:, None, None]
-
+        seeds = _mixed(trained, mix[part], None if weights is None else weights[part])
         _, found[part] = jacobian(trained.latent, trained.module, plan, X[part], seeds)
     return found.flatten(0, 1)
+
+
+def _mixed(trained: TrainedNet, mix: Tensor, weights: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Seeds for `jacobian`: these combinations of outputs, or of the weighted root's columns."""
+
+    def seeds(outputs: Tensor) -> Tensor:
+        if weights is None:
+            return mix.to(outputs)
+        root = trained.likelihood.hessian_root(outputs) @ mix.to(outputs)
+        return root * weights.sqrt()[:, None, None]
+
+    return seeds
 
 
 def _directions(trained: TrainedNet, n_rows: int) -> Tensor:
@@ -271,10 +287,21 @@ def _shortlist(trained: TrainedNet, X: Tensor, candidates: Tensor, n_listed: int
 def _full_kernels(
     trained: TrainedNet, X: Tensor, candidates: Tensor, listed: Tensor, known: Kernels
 ) -> Kernels:
-    """Kernels of all candidates: those of the listed, and of a sample that stands for the rest."""
+    """Kernels of all candidates: exact where whole layers allow it without their Jacobian.
+
+    Otherwise those of the listed, and of a sample that stands for the rest.
+    """
     rest = candidates[~torch.isin(candidates, listed)]
     if not len(rest):
         return known
+    plan = plan_for(trained, candidates)
+    if plan.n_kept <= len(listed):
+        net = trained.latent, trained.module, plan
+        inputs, mix, weights = _data(trained)
+        _, factors = factored_jacobian(*net, inputs, _mixed(trained, mix, weights))
+        directions = _mixed(trained, _directions(trained, len(X)), None)
+        _, references = factored_jacobian(*net, X, directions)
+        return Kernels.of_factored(factors.double(), references.double())
     generator = torch.Generator().manual_seed(trained.seed)
     sample = rest[torch.randperm(len(rest), generator=generator)[: len(listed)]].sort().values
     other = Kernels.of(data_rows(trained, sample), reference_rows(trained, X, sample))

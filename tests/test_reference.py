@@ -209,11 +209,27 @@ def test_the_shortlist_has_the_largest_gradients_and_the_full_variance(monkeypat
     assert_allclose(problem.references, expected, rtol=1e-9)
 
 
-def test_the_variance_beyond_the_shortlist_is_estimated(monkeypatch):
+def wide_net():
+    """Its 401 weights take 245 numbers of a row where whole layers stay outer products."""
     module = dense.mlp(n_inputs=3, hidden=80, n_outputs=1, seed=1)
     y = RNG.normal(size=(N, 1))
-    net = dense.trained_net(module, Gaussian(torch.ones(1)), X, y, np.ones(N))
-    candidates = torch.arange(len(net.weight_vector()))
+    return dense.trained_net(module, Gaussian(torch.ones(1)), X, y, np.linspace(0.5, 2, N))
+
+
+def test_the_variance_of_whole_layers_is_exact_beyond_the_shortlist(monkeypatch):
+    net, candidates = wide_net(), torch.arange(401)
+    everything = selection_problem(net, candidates, 3)
+    some = everything.columns[::7]
+    share = explained_variance(net, some, candidates)
+    monkeypatch.setattr(reference, "SHORTLIST", 300)
+    problem = selection_problem(net, candidates, 3)
+    assert problem.prior_precision == pytest.approx(everything.prior_precision, rel=1e-9)
+    assert_allclose(problem.references, everything.references[:, problem.columns], rtol=1e-7)
+    assert explained_variance(net, some, candidates) == pytest.approx(share, rel=1e-9)
+
+
+def test_the_variance_beyond_the_shortlist_is_estimated(monkeypatch):
+    net, candidates = wide_net(), torch.arange(401)
     everything = selection_problem(net, candidates, 3)
     monkeypatch.setattr(reference, "SHORTLIST", 100)
     problem = selection_problem(net, candidates, 3)
