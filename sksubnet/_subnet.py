@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sksubnet._base import draw_seed, seeded, torch_threads
 from sksubnet._linearised import LinearisedNet, Posterior
+from sksubnet._options import SizeOptions
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
@@ -64,8 +65,7 @@ class SubnetLaplace(LinearisedNet):
         "subnetwork_size": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
-            StrOptions({"all"}),
-            str,  # a share of the variance, such as "90% variance"
+            SizeOptions(),
         ],
         "selection": [str, "array-like", callable],
         "candidates": [str, "array-like"],

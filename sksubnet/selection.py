@@ -167,12 +167,6 @@ def is_greedy(selection: Any) -> bool:
 def n_selected(size: int | float | str, n_candidates: int) -> int:
     """Resolve ``subnetwork_size`` to a number of weights, the most there can be for a variance."""
     if isinstance(size, str):
-        if size != "all" and not VARIANCE_SHARE.fullmatch(size):
-            raise ValueError(
-                f"subnetwork_size={size!r} is unknown; use an int <= {n_candidates}, a share of "
-                "the weights in (0.0, 1.0], 'all', or the share of the predictive variance that is "
-                "to be kept, such as '90% variance'."
-            )
         return n_candidates
     if isinstance(size, float):
         return max(1, round(size * n_candidates))

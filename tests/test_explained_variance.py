@@ -86,13 +86,19 @@ def test_a_size_by_variance_is_the_smallest_that_keeps_it():
     assert smaller.subnetwork_.explained_curve[-1] < 0.8
 
 
+@pytest.mark.parametrize("size", ["most", "0.9", "-5% variance", "90 %", "variance", ""])
+def test_unknown_sizes(size):
+    with pytest.raises(ValueError, match=r"or a str: 'all', or .* '90% variance'"):
+        fitted(selection="greedy", subnetwork_size=size)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"reference": np.zeros((3, 2))}, r"reference must hold rows like those of X: X has 2 fea"),
         ({"reference": np.full((3, 4), np.nan)}, r"reference must hold .* contains NaN"),
         ({"subnetwork_size": "90% variance"}, r"needs selection='greedy'.*selection='magnitude'"),
-        ({"subnetwork_size": "lots"}, r"'lots' is unknown; use an int <= 56.*'90% variance'"),
+        ({"subnetwork_size": "lots"}, r"subnetwork_size.*'90% variance'\. Got 'lots'"),
     ],
 )
 def test_wrong_options_are_refused_before_the_training(options, message):

@@ -57,6 +57,7 @@ LEVEL = {
     "_vogn": 5,
     "baselines": 5,
     "_linearised": 5,
+    "_options": 4,
     "_subnet": 5,
     "laplace": 5,
 }
@@ -104,6 +105,7 @@ ALLOWED = {
     "default_scores": {"metrics"},
     "comparison": {"comparison_table", "default_scores", "progress"},
     "_linearised": below(5),
+    "_options": {"selection"},
     "_subnet": {"_linearised", *below(5)},
     "laplace": {"_subnet", *below(5)},
 }

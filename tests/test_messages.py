@@ -119,7 +119,7 @@ def test_sample_weight(model, data):
         ("covariance", ["full", "diag"]),
         ("prior_precision", ["validation", "validation_1se", "evidence", "float"]),
         ("dtype", ["float32", "float64"]),
-        ("subnetwork_size", ["all", "int", "share of the weights", "90% variance"]),
+        ("subnetwork_size", ["all", "int", "float", "90% variance"]),
     ],
 )
 def test_unknown_name(model, data, option, known):

@@ -190,12 +190,6 @@ def test_a_share_of_the_variance_is_between_none_and_all(size):
         variance_share(size, "greedy")
 
 
-@pytest.mark.parametrize("size", ["most", "0.9", "-5% variance", "90 %"])
-def test_unknown_sizes(size):
-    with pytest.raises(ValueError, match=r"is unknown; use an int <= 30.*'90% variance'"):
-        n_selected(size, 30)
-
-
 @pytest.mark.parametrize("selection", ["swag", [0, 3], "last_layer"])
 def test_a_share_of_the_variance_needs_the_search(selection):
     message = rf"'90% variance' needs selection='greedy'.*{re.escape(repr(selection))}"

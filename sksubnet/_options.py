@@ -1,0 +1,24 @@
+"""Parameters whose allowed values scikit-learn's own constraints cannot say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.utils._param_validation import StrOptions
+
+from sksubnet.selection import VARIANCE_SHARE
+
+
+class SizeOptions(StrOptions):
+    """``"all"``, or a share of the predictive variance in words."""
+
+    def __init__(self) -> None:
+        super().__init__({"all"})
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        """Whether the value is one of these."""
+        is_share = isinstance(value, str) and VARIANCE_SHARE.fullmatch(value) is not None
+        return is_share or bool(super().is_satisfied_by(value))
+
+    def __str__(self) -> str:
+        return "a str: 'all', or a share of the predictive variance such as '90% variance'"
