@@ -3,7 +3,8 @@
     python examples/benchmarks/large_scale.py rows      # up to 10**6 rows of 30 columns, S=500
     python examples/benchmarks/large_scale.py all       # every weight of a net with 100 000
     python examples/benchmarks/large_scale.py resnet    # 42 438 of the 11 million of a ResNet-18
-    python examples/benchmarks/large_scale.py --quick   # all three, tiny, only to see that they run
+    python examples/benchmarks/large_scale.py greedy    # the search: 1000 of 10**5, 10**4 of 10**7
+    python examples/benchmarks/large_scale.py --quick   # all four, tiny, only to see that they run
 
 Memory is the peak of a step beyond what the process held before it, so beyond the data and the net.
 `resnet --data DIR` (or the environment variable SKSUBNET_DATA) takes MNIST from DIR/img_mnist.npz;
@@ -115,10 +116,27 @@ def fit_all(threads: int, n_rows: int, hidden: int) -> str:
     return f"{n_rows:>9} rows    {report(model, X, y)}"
 
 
+def fit_greedy(threads: int, n_rows: int, hidden: int, n_weights: int) -> str:
+    """Search for the weights that keep most of the predictive standard deviation."""
+    limit_threads(threads)
+    X, y = moons(n_rows, 30)
+    net = NeuralNetClassifier(MLP, module__hidden=hidden, max_epochs=5, lr=1e-3, **NET)
+    model = SubnetLaplaceClassifier(
+        net, selection="greedy", subnetwork_size=n_weights, prior_precision=1.0, random_state=0
+    )
+    return f"{n_rows:>9} rows    {report(model, X, y)}"
+
+
 def fit_resnet(
-    threads: int, images: int, n_weights: int, width: int, epochs: int, data: str | None
+    threads: int,
+    images: int,
+    n_weights: int,
+    width: int,
+    epochs: int,
+    data: str | None,
+    greedy: bool = False,
 ) -> str:
-    """Frozen ResNet-18, random weights by their positions, a given prior precision."""
+    """Frozen ResNet-18, weights at random or by the search, a given prior precision."""
     limit_threads(threads)
     X, y = mnist(Path(data), images) if data else noise_images(images)
     net = NeuralNetClassifier(
@@ -126,10 +144,11 @@ def fit_resnet(
     ).initialize()
     with measured() as training:
         net.partial_fit(X, y)
-    n_all = sum(p.numel() for p in net.module_.parameters())
     model = SubnetLaplaceClassifier(
         FrozenEstimator(net),
-        selection=np.random.default_rng(0).permutation(n_all)[:n_weights],
+        selection="greedy" if greedy else "random",
+        candidates="all",
+        subnetwork_size=n_weights,
         prior_precision=100.0,
         **FLOAT32,
     )
@@ -156,7 +175,7 @@ def limit_threads(threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["rows", "all", "resnet"], help="default: all 3")
+    parser.add_argument("part", nargs="?", choices=["rows", "all", "resnet", "greedy"])
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=500, help="rows of the ResNet-18's data")
@@ -169,12 +188,17 @@ def main() -> None:
         "resnet": [
             (fit_resnet, arguments.images, RESNET_WEIGHTS, 64, arguments.epochs, arguments.data)
         ],
+        "greedy": [
+            (fit_greedy, 5000, 300, 1000),
+            (fit_resnet, arguments.images, 10_000, 64, arguments.epochs, arguments.data, True),
+        ],
     }
     if arguments.quick:
         runs = {
             "rows": [(fit_rows, 200, 50)],
             "all": [(fit_all, 100, 16)],
             "resnet": [(fit_resnet, 20, 300, 4, 1, None)],
+            "greedy": [(fit_greedy, 100, 16, 20), (fit_resnet, 20, 30, 4, 1, None, True)],
         }
     for part in [arguments.part] if arguments.part else runs:
         print(f"\n{part}", flush=True)
