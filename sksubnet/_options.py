@@ -10,10 +10,10 @@ from sksubnet.selection import VARIANCE_SHARE
 
 
 class SizeOptions(StrOptions):
-    """``"all"``, or a share of the predictive variance in words."""
+    """``"auto"``, ``"all"``, or a share of the predictive variance in words."""
 
     def __init__(self) -> None:
-        super().__init__({"all"})
+        super().__init__({"auto", "all"})
 
     def is_satisfied_by(self, value: Any) -> bool:
         """Whether the value is one of these."""
@@ -21,4 +21,4 @@ class SizeOptions(StrOptions):
         return is_share or bool(super().is_satisfied_by(value))
 
     def __str__(self) -> str:
-        return "a str: 'all', or a share of the predictive variance such as '90% variance'"
+        return "a str: 'auto', 'all', or a share of the predictive variance such as '90% variance'"

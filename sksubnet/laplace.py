@@ -28,11 +28,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         scales its inputs and stops early. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``. Widths that the module's
         signature names (``n_features``, ``n_outputs``, ...) are filled in.
-    subnetwork_size : int, float or str, default=0.1
+    subnetwork_size : int, float or str, default="auto"
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"all"`` takes every candidate, and ``"90% variance"`` as few as keep that
-        share of the predictive variance (with ``selection="greedy"``). Not used where ``selection``
-        names the weights itself.
+        the candidates, ``"auto"`` a fifth of them but 2000 at most, ``"all"`` every candidate, and
+        ``"90% variance"`` as few as keep that share of the predictive variance (with
+        ``selection="greedy"``). Not used where ``selection`` names the weights itself.
     selection : str, list of str, array-like or callable, default="swag"
         Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
         that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
@@ -133,7 +133,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         self,
         net: Any = None,
         *,
-        subnetwork_size: int | float | str = 0.1,
+        subnetwork_size: int | float | str = "auto",
         selection: Any = "swag",
         reference: Any = "mixtures",
         candidates: Any = "weights",
@@ -182,11 +182,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
         scales its inputs and stops early. Widths that the module's signature names
         (``n_features``, ``n_outputs``, ...) are filled in.
-    subnetwork_size : int, float or str, default=0.1
+    subnetwork_size : int, float or str, default="auto"
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"all"`` takes every candidate, and ``"90% variance"`` as few as keep that
-        share of the predictive variance (with ``selection="greedy"``). Not used where ``selection``
-        names the weights itself.
+        the candidates, ``"auto"`` a fifth of them but 2000 at most, ``"all"`` every candidate, and
+        ``"90% variance"`` as few as keep that share of the predictive variance (with
+        ``selection="greedy"``). Not used where ``selection`` names the weights itself.
     selection : str, list of str, array-like or callable, default="swag"
         Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
         that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
@@ -286,7 +286,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self,
         net: Any = None,
         *,
-        subnetwork_size: int | float | str = 0.1,
+        subnetwork_size: int | float | str = "auto",
         selection: Any = "swag",
         reference: Any = "mixtures",
         candidates: Any = "weights",

@@ -88,7 +88,7 @@ def test_a_size_by_variance_is_the_smallest_that_keeps_it():
 
 @pytest.mark.parametrize("size", ["most", "0.9", "-5% variance", "90 %", "variance", ""])
 def test_unknown_sizes(size):
-    with pytest.raises(ValueError, match=r"or a str: 'all', or .* '90% variance'"):
+    with pytest.raises(ValueError, match=r"or a str: 'auto', 'all', or .* '90% variance'"):
         fitted(selection="greedy", subnetwork_size=size)
 
 

@@ -421,6 +421,13 @@ def test_size(size, expected):
     assert n_selected(size, 30) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_candidates", "expected"), [(1, 1), (30, 6), (9000, 1800), (10**7, 2000)]
+)
+def test_size_by_default_is_a_fifth_up_to_a_limit(n_candidates, expected):
+    assert n_selected("auto", n_candidates) == expected
+
+
 def test_size_beyond_the_candidates():
     with pytest.raises(ValueError, match=r"31 exceeds the 30 candidate.*<= 30.*'all'"):
         n_selected(31, 30)
