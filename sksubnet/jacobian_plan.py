@@ -134,7 +134,7 @@ def hooked_modules(parameters: Iterable[PlannedParameter]) -> dict[str, None]:
 
 def split_indices(module: nn.Module, indices: Tensor) -> list[PlannedParameter]:
     """Cut sorted positions in the flat parameter vector (S,) into one selection per parameter."""
-    indices = torch.as_tensor(indices, dtype=torch.int64).cpu()
+    indices = torch.as_tensor(indices, dtype=torch.int64).cpu().contiguous()
     n_weights = sum(p.numel() for p in module.parameters())
     if indices.dim() != 1 or bool((indices[1:] <= indices[:-1]).any()):
         raise ValueError(
