@@ -301,7 +301,7 @@ def _full_kernels(
         _, factors = factored_jacobian(*net, inputs, _mixed(trained, mix, weights))
         directions = _mixed(trained, _directions(trained, len(X)), None)
         _, references = factored_jacobian(*net, X, directions)
-        return Kernels.of_factored(factors.double(), references.double())
+        return Kernels.of_factored(factors.double().cpu(), references.double().cpu())
     generator = torch.Generator().manual_seed(trained.seed)
     sample = rest[torch.randperm(len(rest), generator=generator)[: len(listed)]].sort().values
     other = Kernels.of(data_rows(trained, sample), reference_rows(trained, X, sample))
