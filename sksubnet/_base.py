@@ -202,8 +202,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 key = content_hash(self.net, *everything)
             except PicklingError as error:
                 raise ValueError(
-                    f"memory needs a net whose parameters can be pickled ({error!s:.200}). Use functions "
-                    "that are defined in a module instead of lambdas, or memory=None."
+                    f"memory needs a net whose parameters can be pickled ({error!s:.200}). Use "
+                    "functions that are defined in a module instead of lambdas, or memory=None."
                 ) from error
         return memory.cache(_fit_net, ignore=["net", "train", "held_out"])(
             key, self.net_, train, held_out
