@@ -22,6 +22,7 @@ class LinearisedNet(BayesianNet):
     """The trained net plus its Jacobian times a Gaussian change of the weights."""
 
     posterior_: Posterior
+    link: str = DEFAULT_LINK
     _plan: JacobianPlan
 
     def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
@@ -34,19 +35,14 @@ class LinearisedNet(BayesianNet):
     def _batch_predictive(self, X: Tensor) -> Predictive:
         outputs, phi = self._rows_for(self.posterior_, X)
         covariance = self.posterior_.covariance(phi)
-        link = getattr(self, "link", DEFAULT_LINK)
-        return Predictive(outputs, covariance, self._likelihood, link, self._seed)
-
-    def _batch_jacobian(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, C), float64 on the CPU, and Jacobian (B, C, S) of a batch."""
-        latent = self._latent
-        outputs, phi = jacobian(latent, latent.module, self._plan, X)
-        return outputs.double().cpu(), phi
+        return Predictive(outputs, covariance, self._likelihood, self.link, self._seed)
 
     def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
-        outputs, phi = zip(*map(self._batch_jacobian, self._batches(X)), strict=True)
-        return torch.cat(outputs), torch.cat(phi).cpu()
+        latent, plan = self._latent, self._plan
+        parts = (jacobian(latent, latent.module, plan, batch) for batch in self._batches(X))
+        outputs, phi = zip(*parts, strict=True)
+        return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
 
     def _means(self, X: Any) -> Tensor:
         return self._map_latents(X)

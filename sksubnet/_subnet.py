@@ -20,7 +20,6 @@ from sksubnet._options import SizeOptions
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
-    PROBE_ROWS,
     Curvature,
     batches,
     ggn,
@@ -30,10 +29,10 @@ from sksubnet.curvature import (
     plan_for,
 )
 from sksubnet.jacobian import plan_jacobian
+from sksubnet.jacobian_plan import PROBE_ROWS
 from sksubnet.kernel import KernelPosterior
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
 from sksubnet.posterior import GaussianPosterior, Projection
-from sksubnet.predictive import DEFAULT_LINK
 from sksubnet.reference import explained_variance
 from sksubnet.selection import (
     candidate_mask,
@@ -107,10 +106,11 @@ class SubnetLaplace(LinearisedNet):
         with seeded(self._seed), torch_threads(self.n_jobs):
             y = self._start_net(X, y, weights)
             candidates, size = self._resolve_size(X)
+            reference = self._reference_inputs()
             trained = self._train(
                 X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
             )
-            trained = self._with_noise(trained)
+            trained = replace(self._with_noise(trained), reference=reference)
             self._select(trained, candidates, size)
             curvature = self._curvature(trained, trained.train, len(X))
             posterior = self._posterior(trained, curvature)
@@ -182,7 +182,6 @@ class SubnetLaplace(LinearisedNet):
         module = self.net_.module_
         candidates = candidate_mask(module, self.candidates)
         share = variance_share(self.subnetwork_size, self.selection)
-        self._reference_inputs()  # raises before the training, not after it
         chosen = explicit_selection(module, self.selection, candidates)
         if chosen is None:
             size = n_selected(self.subnetwork_size, int(candidates.sum()))
@@ -192,23 +191,24 @@ class SubnetLaplace(LinearisedNet):
         else:
             size = int(chosen.sum())
         if self.covariance == "full":
-            n_kept = size
-            if chosen is not None:
+            n_factors, n_kept = self._n_factors(len(X)), size
+            if chosen is not None and n_factors < size:
                 # Which weights is known, so that whole layers are known to be cheap.
                 indices, probe = chosen.nonzero().squeeze(1), self._tensor(X[:PROBE_ROWS])
                 n_kept = plan_jacobian(self._latent, module, indices, probe).n_kept
-            n_factors = len(X) * hessian_rank(self._likelihood, self._n_latents)
             check_curvature_fits(size, n_factors, n_kept)
         return candidates, size
+
+    def _n_factors(self, n_rows: int) -> int:
+        """Rows of the GGN's factor that the data give."""
+        return n_rows * hessian_rank(self._likelihood, self._n_latents)
 
     def _select(self, trained: TrainedNet, candidates: Tensor, size: int) -> None:
         """Step 2: the subnetwork, and a plan of its Jacobian; warn if that is almost nothing."""
         share = variance_share(self.subnetwork_size, self.selection)
-        trained = replace(trained, reference=self._reference_inputs())
         subnetwork = select(trained, self.selection, size, candidates, share)
         if share is not None and self.covariance == "full":
-            rank = hessian_rank(self._likelihood, self._n_latents)
-            n_factors = rank * (len(trained.train) + len(trained.held_out or ()))
+            n_factors = self._n_factors(len(trained.train) + len(trained.held_out or ()))
             check_curvature_fits(len(subnetwork), n_factors, len(subnetwork))
         self._plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
         energy, n_inert = effect(trained, self._plan, candidates)
@@ -239,7 +239,7 @@ class SubnetLaplace(LinearisedNet):
             diagonal = ggn_diagonal(trained, rows, **options)
             return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
         n_weights = len(self.subnetwork_)
-        if n_rows * hessian_rank(trained.likelihood, trained.n_outputs) < n_weights:
+        if self._n_factors(n_rows) < n_weights:
             return ggn_factors(trained, self._plan, rows, **options)
         dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
         return ggn(trained, self._plan, rows, dtype=dtype, **options)
@@ -271,13 +271,12 @@ class SubnetLaplace(LinearisedNet):
             )
         held_out = self._affordable(held_out, posterior)
         latents, projection = self._project(trained, posterior, held_out)
-        link = getattr(self, "link", DEFAULT_LINK)
         tuned = tune_on_held_out(
             trained,
             latents,
             projection,
             held_out,
-            link=link,
+            link=self.link,
             given=given,
             tune_noise=tune_noise,
             n_errors=HELD_OUT_RULES.get(self.prior_precision, 0.0),

@@ -130,7 +130,7 @@ def selection_problem(trained: TrainedNet, candidates: Tensor, size: int) -> Pro
     n_listed = max(SHORTLIST, SHORTLIST_PER_WEIGHT * size)
     listed = _shortlist(trained, X, candidates, n_listed)
     factors, references = data_rows(trained, listed), reference_rows(trained, X, listed)
-    full = _full_kernels(trained, X, candidates, listed, Kernels.of(factors, references))
+    full = _full_kernels(trained, X, candidates, listed, lambda: Kernels.of(factors, references))
     values, vectors = torch.linalg.eigh(full.data)
     delta = evidence_precision(values, trained.weight_vector()[candidates])
     informative = vectors[:, values > NEGLIGIBLE * delta]
@@ -147,13 +147,16 @@ def explained_variance(trained: TrainedNet, indices: Tensor, candidates: Tensor)
     a little too low.
     """
     X = reference_inputs(trained)
+
+    def of_weights(columns: Tensor) -> Kernels:
+        return Kernels.of(data_rows(trained, columns), reference_rows(trained, X, columns))
+
     listed = _shortlist(trained, X, candidates, SHORTLIST)
-    some = Kernels.of(data_rows(trained, listed), reference_rows(trained, X, listed))
-    full = _full_kernels(trained, X, candidates, listed, some)
+    full = _full_kernels(trained, X, candidates, listed, lambda: of_weights(listed))
     delta = evidence_precision(
         torch.linalg.eigvalsh(full.data), trained.weight_vector()[candidates]
     )
-    kept = Kernels.of(data_rows(trained, indices), reference_rows(trained, X, indices))
+    kept = of_weights(indices)
     variance = full.variance(delta)
     shares = kept.variance(delta)[variance > 0] / variance[variance > 0]
     return float(shares.clamp(max=1).mean())
@@ -285,7 +288,11 @@ def _shortlist(trained: TrainedNet, X: Tensor, candidates: Tensor, n_listed: int
 
 
 def _full_kernels(
-    trained: TrainedNet, X: Tensor, candidates: Tensor, listed: Tensor, known: Kernels
+    trained: TrainedNet,
+    X: Tensor,
+    candidates: Tensor,
+    listed: Tensor,
+    of_listed: Callable[[], Kernels],
 ) -> Kernels:
     """Kernels of all candidates: exact where whole layers allow it without their Jacobian.
 
@@ -293,7 +300,7 @@ def _full_kernels(
     """
     rest = candidates[~torch.isin(candidates, listed)]
     if not len(rest):
-        return known
+        return of_listed()
     plan = plan_for(trained, candidates)
     if plan.n_kept <= len(listed):
         net = trained.latent, trained.module, plan
@@ -305,4 +312,4 @@ def _full_kernels(
     generator = torch.Generator().manual_seed(trained.seed)
     sample = rest[torch.randperm(len(rest), generator=generator)[: len(listed)]].sort().values
     other = Kernels.of(data_rows(trained, sample), reference_rows(trained, X, sample))
-    return known.plus(other, len(rest) / len(sample))
+    return of_listed().plus(other, len(rest) / len(sample))

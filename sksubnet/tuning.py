@@ -94,9 +94,10 @@ def tune_on_held_out(
 
     def choose(points: list[Point]) -> Point:
         chosen = best = _lowest(points)
-        for point in sorted(points, key=lambda point: -point.ratio):
-            if not n_errors or point.ratio >= best.ratio:
-                continue
+        if not n_errors:
+            return best
+        smaller = [point for point in points if point.ratio < best.ratio]
+        for point in sorted(smaller, key=lambda point: -point.ratio):
             excess = by_row[point.ratio] - by_row[best.ratio]
             mean = weights @ excess
             error = (weights @ (excess - mean).square() / rows.weights.sum().cpu()).sqrt()
@@ -189,10 +190,15 @@ def tuned_noise(predictive: Predictive, rows: Rows) -> Gaussian:
     return Gaussian(torch.tensor([best(*column) for column in columns], dtype=torch.float64))
 
 
+def _lowest(points: list[Point]) -> Point:
+    """Point of the lowest loss; of equal ones that with the least variance."""
+    return min(points, key=lambda point: (point.loss, -point.ratio))
+
+
 def _scan(
     loss: Callable[[float], tuple[float, float]],
     source: object,
-    choose: Callable[[list[Point]], Point] | None = None,
+    choose: Callable[[list[Point]], Point] = _lowest,
 ) -> Tuned:
     """Scan ratios over the grid, then close in on the minimum between the neighbours of the best.
 
@@ -224,15 +230,10 @@ def _scan(
             low, left, at_left = left, right, at_right
             right = low + GOLDEN * (high - low)
             at_right = at(math.exp(right))
-    chosen = (choose or _lowest)(found)
+    chosen = choose(found)
     _, scale, ratio = chosen
     if chosen == _lowest(found):
         at_edge = {0: "lower", len(grid) - 1: "upper"}.get(best, "")
     else:
         at_edge = "lower" if ratio <= grid[0] else ""
     return Tuned(ratio / scale, scale, grid, losses, at_edge)
-
-
-def _lowest(points: list[Point]) -> Point:
-    """Point of the lowest loss; of equal ones that with the least variance."""
-    return min(points, key=lambda point: (point.loss, -point.ratio))
