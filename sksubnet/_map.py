@@ -122,9 +122,8 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
-        Share of the rows held out for early stopping of the default net and
-        for the noise. A skorch net with a
-        ``train_split`` of its own uses that.
+        Share of the rows held out for early stopping of the default net and for the noise. A skorch
+        net with a ``train_split`` of its own uses that.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that the same training is done once. Needs an integer
         ``random_state``.

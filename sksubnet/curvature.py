@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROBE_ROWS = 3
-"""Rows on which a Jacobian plan is checked against plain automatic differentiation."""
-
 FEW_ROWS = 8
 """Rows below which the passes through a large net lose speed."""
 
@@ -167,7 +164,7 @@ def ggn_diagonal(
 
 def plan_for(trained: TrainedNet, indices: Tensor) -> JacobianPlan:
     """Plan the Jacobian of some weights, checked on a few training rows."""
-    return plan_jacobian(trained.latent, trained.module, indices, trained.train.X[:PROBE_ROWS])
+    return plan_jacobian(trained.latent, trained.module, indices, trained.train.X)
 
 
 def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = None) -> Tensor:

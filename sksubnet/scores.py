@@ -11,7 +11,7 @@ from torch import Tensor
 from sksubnet.curvature import ggn_diagonal
 from sksubnet.jacobian import trained_indices
 from sksubnet.reference import reference_energy, reference_inputs, ridge_leverage
-from sksubnet.swag import diagonal_swag
+from sksubnet.swag import swag_moments
 
 if TYPE_CHECKING:
     from sksubnet.trained import TrainedNet
@@ -41,7 +41,7 @@ def variance_scores(trained: TrainedNet) -> Tensor:
 
 def swag_scores(trained: TrainedNet) -> Tensor:
     """Variances (P,) along SGD from the MAP, as in the code of the paper's authors."""
-    return diagonal_swag(trained)[1]
+    return swag_moments(trained).variance
 
 
 def gradient_scores(trained: TrainedNet) -> Tensor:

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -70,12 +70,6 @@ def swag_moments(
         f"SGD from the trained net diverged down to lr={lr / 10 ** (MAX_ATTEMPTS - 1):g}, so there "
         "is no SWAG variance. Scale the inputs and targets, or choose another selection or method."
     )
-
-
-def diagonal_swag(trained: TrainedNet, **settings: Any) -> tuple[Tensor, Tensor]:
-    """Mean and variance (P,) alone, with the settings of :func:`swag_moments`."""
-    moments = swag_moments(trained, **settings)
-    return moments.mean, moments.variance
 
 
 def _moments(path: Iterator[Tensor], rank: int) -> SWAGMoments:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sksubnet.jacobian import JacobianPlan, plan_jacobian, squared_jacobian_sum, trained_indices
+from sksubnet.curvature import plan_for
+from sksubnet.jacobian import JacobianPlan, squared_jacobian_sum, trained_indices
 from sksubnet.layer_calls import differentiable
 from sksubnet.likelihood import Gaussian, Likelihood
 from sksubnet.posterior import GaussianPosterior
@@ -26,8 +27,6 @@ from sksubnet.weight_draws import set_weights
 
 if TYPE_CHECKING:
     from sksubnet.trained import Latent, TrainedNet
-
-PROBE_ROWS = 3
 
 INITIAL_CURVATURE = 1.0
 """Curvature that every weight starts with. It is far above what nets have, so that training starts
@@ -67,7 +66,8 @@ def vogn(
     latent, module, rows, likelihood = start.latent, start.module, start.train, start.likelihood
     indices = trained_indices(module)
     # Batch normalisation ties the rows of a batch together, so curvature is that in eval mode.
-    plan = plan_jacobian(latent, module.eval(), indices, rows.X[:PROBE_ROWS])
+    module.eval()
+    plan = plan_for(start, indices)
     weights = start.weight_vector().double()
     indices = indices.to(weights.device)
     mean = weights[indices]

@@ -85,7 +85,7 @@ ALLOWED = {
     "weight_draws": VALUES,
     "curvature": {"jacobian", "factored_rows", "cholesky", *VALUES},
     "greedy": {"sweep", "progress"},
-    "vogn": {"jacobian", "layer_calls", "posterior", "weight_draws", *VALUES},
+    "vogn": {"curvature", "jacobian", "layer_calls", "posterior", "weight_draws", *VALUES},
     "reference": {"sweep", *INFERENCE},
     "scores": {"reference", *INFERENCE},
     "selection": {"greedy", "reference", "scores", *INFERENCE},

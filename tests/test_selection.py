@@ -28,7 +28,7 @@ from sksubnet.selection import (
     select,
     variance_share,
 )
-from sksubnet.swag import diagonal_swag
+from sksubnet.swag import swag_moments
 
 RNG = np.random.default_rng(0)
 N, P = 40, 45
@@ -257,7 +257,8 @@ def test_swag_is_the_variance_of_snapshots_along_sgd(name):
     net = dense.trained_net(module, likelihood, X, y, WEIGHTS)
     before = dense.weight_vector(module).copy()
     torch.manual_seed(5)
-    mean, variance = diagonal_swag(net, n_snapshots=8, batch_size=12, lr=0.02)
+    moments = swag_moments(net, n_snapshots=8, batch_size=12, lr=0.02)
+    mean, variance = moments.mean, moments.variance
     torch.manual_seed(5)
     rows = net.train
     expected = slow_swag(module, loss, rows.X, rows.y, rows.weights, 8, 12, 0.02)
@@ -270,7 +271,7 @@ def test_swag_is_the_variance_of_snapshots_along_sgd(name):
 def test_swag_selection_takes_the_largest_variances():
     net = trained()
     torch.manual_seed(5)
-    variance = diagonal_swag(net)[1]
+    variance = swag_moments(net).variance
     torch.manual_seed(5)
     assert select(net, "swag", 9, ALL).indices.tolist() == top(variance, 9)
 
@@ -284,17 +285,17 @@ def test_swag_lowers_a_learning_rate_that_diverges():
         30 * X,
         y,
     )
-    _, variance = diagonal_swag(net, n_snapshots=5, lr=1e3)
+    variance = swag_moments(net, n_snapshots=5, lr=1e3).variance
     assert torch.isfinite(variance).all()
     with pytest.raises(ValueError, match=r"diverged down to lr=1e\+27.*Scale the inputs"):
-        diagonal_swag(net, n_snapshots=5, lr=1e30)
+        swag_moments(net, n_snapshots=5, lr=1e30)
 
 
 def test_swag_leaves_frozen_weights_and_running_statistics_alone():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double().eval()
     module[0].weight.requires_grad_(False)
     before = module[1].running_mean.clone()
-    variance = diagonal_swag(dense.trained_net(module, Categorical(), X, Y), n_snapshots=4)[1]
+    variance = swag_moments(dense.trained_net(module, Categorical(), X, Y), n_snapshots=4).variance
     assert (variance[:12] == 0).all()
     assert (variance[24:36] > 0).all()
     assert torch.equal(module[1].running_mean, before)
