@@ -10,14 +10,17 @@ from torch import Tensor
 from sksubnet.progress import progress
 from sksubnet.sweep import TINY, Sweep, dual_variance
 
-BLOCKS = 32
-"""Weights enter and leave in blocks of one of so many parts of the subnetwork, at first singly."""
+SINGLY = 1000
+"""Weights enter in blocks of one plus the square of the number inside over this many."""
 
-SHORTLIST = 8
-"""Candidates that compete for each place of a block."""
+PATIENT = 128
+"""Weights up to which every gain is exact and the search thinks twice; more leave little to win."""
 
 EXCESS = 2
 """So many times the wanted weights are let in before the least useful leave."""
+
+BLOCKS = 32
+"""Second thoughts are given to one of so many parts of the subnetwork at once."""
 
 PASSES = 3
 """Most exchange passes."""
@@ -148,10 +151,13 @@ def choose(
     [0.666]
     """
     start = Sweep.empty(factors.double(), references.double(), prior_precision)
-    excess = min(EXCESS * size, factors.shape[1])
-    sweep, order, curve = _grown_to(start, excess, None, verbose)
+    patient = size <= PATIENT
+    n_entering = min(EXCESS * size, factors.shape[1]) if patient else size
+    sweep, order, curve = _grown_to(start, n_entering, None, verbose)
     curve = curve[:size]
     plain = _chosen(start, order[:size], curve)
+    if not patient:
+        return plain
     try:
         sweep = _pruned_to(sweep, size)
     except RuntimeError:  # the data pin the weights so firmly that rounding decides what leaves
@@ -174,10 +180,12 @@ def _grown_to(
     """Let weights enter up to a number or a mean share of the variance; their order and curve."""
     order, curve = [], []
     for n_added in progress(_block_sizes(size), "selection", verbose):
-        sweep, block, means = _grown(sweep, n_added)
+        block = _first(sweep.gains() if size <= PATIENT else sweep.slopes(), n_added)
+        before = sweep.variances.mean()
+        sweep, added = sweep.moved(block)
         order.append(block)
-        curve.append(means)
-        if share is not None and float(means[-1]) >= share:
+        curve.append(before + added.mean(1).cumsum(0))
+        if share is not None and float(curve[-1][-1]) >= share:
             break
     members, means = torch.cat(order), torch.cat(curve)
     if share is not None:
@@ -191,27 +199,14 @@ def _block_sizes(size: int) -> list[int]:
     sizes: list[int] = []
     n_inside = 0
     while n_inside < size:
-        sizes.append(min(1 + n_inside // BLOCKS, size - n_inside))
+        sizes.append(min(1 + n_inside**2 // SINGLY, size - n_inside))
         n_inside += sizes[-1]
     return sizes
 
 
-def _grown(sweep: Sweep, n_added: int) -> tuple[Sweep, Tensor, Tensor]:
-    """Add the best weights (b,); also return them, and the mean variance after each of them.
-
-    The best of this step are shortlisted; which of them go together is decided exactly.
-    """
-    n_listed = SHORTLIST * n_added if n_added > 1 else 1
-    order = torch.sort(sweep.gains(), descending=True, stable=True).indices
-    listed = order[: min(n_listed, int((~sweep.inside).sum()))].sort().values
-    few, picked, means = sweep.among(listed), [], []
-    for _ in range(n_added):
-        best = few.gains().argmax()
-        few = few.moved(best[None])
-        picked.append(listed[best])
-        means.append(few.variances.mean())
-    block = torch.stack(picked)
-    return sweep.moved(block), block, torch.stack(means)
+def _first(values: Tensor, n: int) -> Tensor:
+    """Places (n,) of the largest values, the first of equal ones."""
+    return torch.sort(values, descending=True, stable=True).indices[:n]
 
 
 def _pruned_to(sweep: Sweep, size: int) -> Sweep:
@@ -220,7 +215,7 @@ def _pruned_to(sweep: Sweep, size: int) -> Sweep:
         members = sweep.members()
         n_leaving = min(n_surplus, 1 + len(members) // BLOCKS)
         least = sweep.losses(members).argsort(stable=True)[:n_leaving]
-        sweep = sweep.moved(members[least])
+        sweep, _ = sweep.moved(members[least])
     return sweep
 
 
@@ -230,7 +225,8 @@ def _exchanged(sweep: Sweep, verbose: int) -> Sweep:
     weakest_first = members[sweep.losses(members).argsort(stable=True)]
     for block in progress(weakest_first.split(1 + len(members) // BLOCKS), "exchange", verbose):
         try:
-            trial, _, _ = _grown(sweep.moved(block), len(block))
+            without, _ = sweep.moved(block)
+            trial, _ = without.moved(_first(without.gains(), len(block)))
         except RuntimeError:  # as in choose
             continue
         if trial.objective() > sweep.objective() * (1 + ROUNDING):
@@ -241,6 +237,6 @@ def _exchanged(sweep: Sweep, verbose: int) -> Sweep:
 def _chosen(start: Sweep, members: Tensor, curve: Tensor) -> Chosen:
     """Value the choice of some weights, whatever path led there."""
     phi, rows = start.factors[:, members], start.residuals[:, members]
-    own = rows.square().sum(1)
-    shares = dual_variance(phi @ phi.mT, rows @ phi.mT, own, start.delta)
+    data, own = torch.linalg.eigh(phi @ phi.mT), rows.square().sum(1)
+    shares = dual_variance(data, rows @ phi.mT, own, start.delta)
     return Chosen(members, curve, shares)

@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 N_REFERENCES = 256
 """Reference inputs that are drawn; twice as many change little."""
 
-N_FACTORS = 1024
-"""Most rows of Phi; of more data a sample and a random combination of outputs stands for all."""
+N_FACTORS = 256
+"""Most rows of Phi in a search; of more data a sample and random combinations of outputs stand
+for all. Four times as many change the variance that is kept by less than a hundredth."""
 
-SHORTLIST = 10_000
+N_EXACT = 1024
+"""As many where the variance that is kept is reported."""
+
+SHORTLIST = 2048
 """Candidates that are never dropped before the search."""
 
 SHORTLIST_PER_WEIGHT = 4
 """Candidates for each weight of the subnetwork, where these are more."""
+
+N_SAMPLED = 10_000
+"""Most candidates beyond the shortlist whose Jacobian is computed for the predictive variance."""
 
 NEGLIGIBLE = 1e-2
 """Directions whose eigenvalue is below this share of the prior precision are left to the prior."""
@@ -90,9 +97,9 @@ class Kernels:
             self.own + times * other.own,
         )
 
-    def variance(self, prior_precision: float) -> Tensor:
-        """Predictive variance (m,) at the references, by the dual of the posterior precision."""
-        return dual_variance(self.data, self.cross, self.own, prior_precision)
+    def variance(self, spectrum: tuple[Tensor, Tensor], prior_precision: float) -> Tensor:
+        """Predictive variance (m,) at the references, given eigenpairs of the data's kernel."""
+        return dual_variance(spectrum, self.cross, self.own, prior_precision)
 
 
 def reference_inputs(trained: TrainedNet) -> Tensor:
@@ -129,36 +136,33 @@ def selection_problem(trained: TrainedNet, candidates: Tensor, size: int) -> Pro
     X = reference_inputs(trained)
     n_listed = max(SHORTLIST, SHORTLIST_PER_WEIGHT * size)
     listed = _shortlist(trained, X, candidates, n_listed)
-    factors, references = data_rows(trained, listed), reference_rows(trained, X, listed)
-    full = _full_kernels(trained, X, candidates, listed, lambda: Kernels.of(factors, references))
+    factors, references = data_rows(trained, listed, N_FACTORS), reference_rows(trained, X, listed)
+    of_listed = functools.partial(Kernels.of, factors, references)
+    full = _full_kernels(trained, X, candidates, listed, of_listed, N_FACTORS)
     values, vectors = torch.linalg.eigh(full.data)
     delta = evidence_precision(values, trained.weight_vector()[candidates])
-    informative = vectors[:, values > NEGLIGIBLE * delta]
-    sd = full.variance(delta).sqrt()
+    sd = full.variance((values, vectors), delta).sqrt()
     references = references / sd.clamp(min=torch.finfo(sd.dtype).tiny)[:, None]
+    informative = vectors[:, values > NEGLIGIBLE * delta]
     return Problem(listed, informative.mT @ factors, references, delta)
 
 
 def explained_variance(trained: TrainedNet, indices: Tensor, candidates: Tensor) -> float:
     """Mean share of the candidates' predictive variance at the references that some keep.
 
-    At the prior precision that maximises the evidence of all candidates. Beyond ``SHORTLIST``
-    candidates of layers without such a shortcut their variance is estimated from a part of them,
-    a little too low.
+    At the prior precision that maximises the evidence of all candidates. Of more than
+    ``N_SAMPLED`` candidates whose layers know no shortcut, the variance is estimated from a part.
     """
     X = reference_inputs(trained)
-
-    def of_weights(columns: Tensor) -> Kernels:
-        return Kernels.of(data_rows(trained, columns), reference_rows(trained, X, columns))
-
     listed = _shortlist(trained, X, candidates, SHORTLIST)
-    full = _full_kernels(trained, X, candidates, listed, lambda: of_weights(listed))
-    delta = evidence_precision(
-        torch.linalg.eigvalsh(full.data), trained.weight_vector()[candidates]
-    )
-    kept = of_weights(indices)
-    variance = full.variance(delta)
-    shares = kept.variance(delta)[variance > 0] / variance[variance > 0]
+    of_listed = functools.partial(_kernels, trained, X, listed, N_EXACT)
+    full = _full_kernels(trained, X, candidates, listed, of_listed, N_EXACT)
+    spectrum = torch.linalg.eigh(full.data)
+    delta = evidence_precision(spectrum.eigenvalues, trained.weight_vector()[candidates])
+    kept = _kernels(trained, X, indices, N_EXACT)
+    variance = full.variance(spectrum, delta)
+    shares = kept.variance(torch.linalg.eigh(kept.data), delta) / variance
+    shares = shares[variance > 0]
     return float(shares.clamp(max=1).mean())
 
 
@@ -167,14 +171,15 @@ def ridge_leverage(trained: TrainedNet, columns: Tensor) -> Tensor:
 
     At the prior precision that maximises the evidence; Alaoui & Mahoney 2015, definition 1.
     """
-    parts = columns.split(SHORTLIST)
-    grams = (phi @ phi.mT for phi in (data_rows(trained, part) for part in parts))
+    parts = columns.split(N_SAMPLED)
+    grams = (phi @ phi.mT for phi in (data_rows(trained, part, N_EXACT) for part in parts))
     data = functools.reduce(Tensor.add_, grams)
     delta = evidence_precision(torch.linalg.eigvalsh(data), trained.weight_vector()[columns])
     root = torch.linalg.cholesky(data + delta * torch.eye(len(data)).to(data))
     pieces = []
     for part in parts:
-        white = torch.linalg.solve_triangular(root, data_rows(trained, part), upper=False)
+        phi = data_rows(trained, part, N_EXACT)
+        white = torch.linalg.solve_triangular(root, phi, upper=False)
         pieces.append(white.square().sum(0))
     return torch.cat(pieces)
 
@@ -199,24 +204,24 @@ def reference_rows(trained: TrainedNet, X: Tensor, columns: Tensor) -> Tensor:
     return _rows(trained, columns, X, _directions(trained, len(X)), None)
 
 
-def data_rows(trained: TrainedNet, columns: Tensor) -> Tensor:
+def data_rows(trained: TrainedNet, columns: Tensor, n_most: int) -> Tensor:
     """Rows Phi (n, P) with ``GGN = Phi^T Phi``: exact for few data, in expectation for many."""
-    return _rows(trained, columns, *_data(trained))
+    return _rows(trained, columns, *_data(trained, n_most))
 
 
-def _data(trained: TrainedNet) -> tuple[Tensor, Tensor, Tensor]:
+def _data(trained: TrainedNet, n_most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs (B, ...) that stand for the data, their mixing (B, K', K) and weights (B,)."""
     rows = trained.train
     n_columns = hessian_rank(trained.likelihood, trained.n_outputs)
-    if len(rows) * n_columns <= N_FACTORS:
+    if len(rows) * n_columns <= n_most:
         return rows.X, torch.eye(n_columns).expand(len(rows), -1, -1), rows.weights
     generator = torch.Generator().manual_seed(trained.seed)
     X, weights = rows.X, rows.weights
-    if len(rows) > N_FACTORS:
+    if len(rows) > n_most:
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        places = (torch.arange(N_FACTORS) + offset) / N_FACTORS
+        places = (torch.arange(n_most) + offset) / n_most
         X = X[_drawn(trained, places)]
-        weights = (weights.sum() / N_FACTORS).expand(N_FACTORS)
+        weights = (weights.sum() / n_most).expand(n_most)
     signs = torch.randint(2, (len(X), n_columns, 1), generator=generator) * 2 - 1
     return X, signs, weights
 
@@ -287,29 +292,35 @@ def _shortlist(trained: TrainedNet, X: Tensor, candidates: Tensor, n_listed: int
     return candidates[order[:n_listed]].sort().values
 
 
+def _kernels(trained: TrainedNet, X: Tensor, columns: Tensor, n_most: int) -> Kernels:
+    """Kernels of some weights, from their Jacobian rows."""
+    return Kernels.of(data_rows(trained, columns, n_most), reference_rows(trained, X, columns))
+
+
 def _full_kernels(
     trained: TrainedNet,
     X: Tensor,
     candidates: Tensor,
     listed: Tensor,
     of_listed: Callable[[], Kernels],
+    n_most: int,
 ) -> Kernels:
     """Kernels of all candidates: exact where whole layers allow it without their Jacobian.
 
-    Otherwise those of the listed, and of a sample that stands for the rest.
+    Otherwise those of the listed, and of the rest or a sample that stands for it.
     """
-    rest = candidates[~torch.isin(candidates, listed)]
-    if not len(rest):
-        return of_listed()
     plan = plan_for(trained, candidates)
-    if plan.n_kept <= len(listed):
+    if plan.n_kept < min(len(candidates), max(N_SAMPLED, len(listed))):
         net = trained.latent, trained.module, plan
-        inputs, mix, weights = _data(trained)
+        inputs, mix, weights = _data(trained, n_most)
         _, factors = factored_jacobian(*net, inputs, _mixed(trained, mix, weights))
         directions = _mixed(trained, _directions(trained, len(X)), None)
         _, references = factored_jacobian(*net, X, directions)
         return Kernels.of_factored(factors.double().cpu(), references.double().cpu())
+    rest = candidates[~torch.isin(candidates, listed)]
+    if not len(rest):
+        return of_listed()
     generator = torch.Generator().manual_seed(trained.seed)
-    sample = rest[torch.randperm(len(rest), generator=generator)[: len(listed)]].sort().values
-    other = Kernels.of(data_rows(trained, sample), reference_rows(trained, X, sample))
+    sample = rest[torch.randperm(len(rest), generator=generator)[:N_SAMPLED]].sort().values
+    other = _kernels(trained, X, sample, n_most)
     return of_listed().plus(other, len(rest) / len(sample))

@@ -12,6 +12,9 @@ TINY = torch.finfo(torch.float64).tiny
 CACHED = 1024
 """Candidates whose gains are computed at once."""
 
+FLOOR = 1e-3
+"""Share of a reference's variance below which less of it makes it no more urgent."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
@@ -45,8 +48,11 @@ class Sweep:
             torch.zeros(n_candidates, dtype=torch.bool, device=factors.device),
         )
 
-    def moved(self, block: Tensor) -> Sweep:
-        """Let weights (b,), all inside or all outside, change sides."""
+    def moved(self, block: Tensor) -> tuple[Sweep, Tensor]:
+        """Let weights (b,), all inside or all outside, change sides.
+
+        Also return the variance (b, m) that each of them adds after those before it, or takes.
+        """
         sign = -1 if self.inside[block[0]] else 1
         phi = self.factors[:, block]
         through = self.inverse @ phi
@@ -55,16 +61,18 @@ class Sweep:
         left = torch.linalg.solve_triangular(root, through.mT, upper=False)
         rows = torch.linalg.solve_triangular(root, self.residuals[:, block].mT, upper=False)
         across = left @ self.factors
+        moved = rows.square()
         inside = self.inside.clone()
         inside[block] = sign > 0
-        return replace(
+        after = replace(
             self,
             inverse=torch.addmm(self.inverse, left.mT, left, alpha=-sign),
             residuals=torch.addmm(self.residuals, rows.mT, across, alpha=-sign),
             energies=self.energies - sign * across.square().sum(0),
-            variances=(self.variances + sign * rows.square().sum(0)).clamp(min=0),
+            variances=(self.variances + sign * moved.sum(0)).clamp(min=0),
             inside=inside,
         )
+        return after, moved
 
     def among(self, columns: Tensor) -> Sweep:
         """Look at a few of the candidates only."""
@@ -83,6 +91,12 @@ class Sweep:
     def objective(self) -> float:
         """Sum over the reference rows of the standard deviation that is kept."""
         return float(self.variances.sqrt().sum())
+
+    def slopes(self) -> Tensor:
+        """Return twice the :meth:`gains` to first order (P,), some five times as fast."""
+        weights = self.variances.clamp(min=FLOOR).rsqrt()
+        total = weights @ self.residuals.square()
+        return (total / (self.delta + self.energies)).masked_fill_(self.inside, -1.0)
 
     def gains(self) -> Tensor:
         """Return what each candidate would add to the objective (P,); -1 for those inside."""
@@ -109,11 +123,13 @@ class Sweep:
         return self.objective() - kept.sqrt().sum(0)
 
 
-def dual_variance(data: Tensor, cross: Tensor, own: Tensor, prior_precision: float) -> Tensor:
-    """Diagonal of ``A H^-1 A^T`` (m,) from ``Phi Phi^T`` (n, n), ``A Phi^T`` (m, n) and |a|^2 (m,).
+def dual_variance(
+    data: tuple[Tensor, Tensor], cross: Tensor, own: Tensor, prior_precision: float
+) -> Tensor:
+    """Diagonal of ``A H^-1 A^T`` (m,) by the matrix inversion lemma, so that H is never formed.
 
-    By the matrix inversion lemma, so that H itself is never formed.
+    From the eigenvalues and eigenvectors of ``Phi Phi^T`` (n, n), ``A Phi^T`` (m, n), |a|^2 (m,).
     """
-    values, vectors = torch.linalg.eigh(data)
+    values, vectors = data
     inside = (cross @ vectors).square() / (values.clamp(min=0) + prior_precision)
     return (own - inside.sum(1)).clamp(min=0) / prior_precision

@@ -64,20 +64,19 @@ def test_data_rows_are_a_root_of_the_ggn(make):
     net = make()
     n_weights = len(net.weight_vector())
     columns = torch.arange(0, n_weights, 2)
-    phi = data_rows(net, columns).numpy()
+    phi = data_rows(net, columns, 2 * N).numpy()
     assert phi.shape == (2 * N, len(columns))
     assert_allclose(phi.T @ phi, dense_ggn(net)[::2, ::2], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_factors", [40, 20])
-def test_data_rows_of_a_sample_are_right_on_average(monkeypatch, n_factors):
+def test_data_rows_of_a_sample_are_right_on_average(n_factors):
     """40: a random combination of outputs for each row; 20: of a part of the rows."""
-    monkeypatch.setattr(reference, "N_FACTORS", n_factors)
     net, columns = softmax_net(), torch.arange(0, P, 5)
     expected = dense_ggn(net)[::5, ::5]
     total, n_seeds = np.zeros_like(expected), 150
     for seed in range(n_seeds):
-        phi = data_rows(replace(net, seed=seed), columns).numpy()
+        phi = data_rows(replace(net, seed=seed), columns, n_factors).numpy()
         assert len(phi) == min(n_factors, N)
         total += phi.T @ phi
     error = np.linalg.norm(total / n_seeds - expected) / np.linalg.norm(expected)
@@ -263,9 +262,9 @@ def test_explained_variance_is_the_dense_ratio(make):
     assert explained_variance(net, candidates, candidates) == pytest.approx(1, rel=1e-7)
 
 
-@pytest.mark.parametrize("shortlist", [10_000, 7])
-def test_ridge_leverage_is_the_lost_share_of_the_prior_variance(monkeypatch, shortlist):
-    monkeypatch.setattr(reference, "SHORTLIST", shortlist)
+@pytest.mark.parametrize("n_at_once", [10_000, 7])
+def test_ridge_leverage_is_the_lost_share_of_the_prior_variance(monkeypatch, n_at_once):
+    monkeypatch.setattr(reference, "N_SAMPLED", n_at_once)
     net = softmax_net()
     ggn = dense_ggn(net)
     eigenvalues = torch.linalg.eigvalsh(torch.tensor(ggn))
