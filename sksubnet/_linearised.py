@@ -10,6 +10,7 @@ from torch import Tensor
 from sksubnet._base import BayesianNet
 from sksubnet.cholesky import CholeskyPosterior
 from sksubnet.curvature import factored_rows_within_budget, rows_within_budget
+from sksubnet.diagonal import DiagonalPosterior
 from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian
 from sksubnet.kernel import KernelPosterior
 from sksubnet.posterior import GaussianPosterior
@@ -28,7 +29,8 @@ class LinearisedNet(BayesianNet):
     def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch and its Jacobian as the posterior takes it, on the CPU."""
         latent = self._latent
-        rows = factored_jacobian if isinstance(posterior, KernelPosterior) else jacobian
+        factored = isinstance(posterior, KernelPosterior | DiagonalPosterior)
+        rows = factored_jacobian if factored else jacobian
         outputs, phi = rows(latent, latent.module, self._plan, X)
         return outputs.double().cpu(), phi.cpu()
 
@@ -64,4 +66,6 @@ class LinearisedNet(BayesianNet):
         sizes = self._plan, self._n_latents, self._latent.dtype
         if isinstance(posterior, KernelPosterior):
             return factored_rows_within_budget(*sizes, len(posterior.rows))
+        if isinstance(posterior, DiagonalPosterior):
+            return factored_rows_within_budget(*sizes)
         return rows_within_budget(*sizes)

@@ -17,7 +17,7 @@ from torch import Tensor
 from sksubnet._base import draw_seed, seeded, torch_threads
 from sksubnet._linearised import LinearisedNet, Posterior
 from sksubnet._options import SizeOptions
-from sksubnet.cholesky import CholeskyPosterior, FactorProjection, ShiftedCholesky
+from sksubnet.cholesky import CholeskyPosterior, ShiftedCholesky
 from sksubnet.curvature import (
     MEMORY_BUDGET,
     Curvature,
@@ -28,11 +28,12 @@ from sksubnet.curvature import (
     hessian_rank,
     plan_for,
 )
+from sksubnet.diagonal import DiagonalPosterior
 from sksubnet.jacobian import plan_jacobian
 from sksubnet.jacobian_plan import PROBE_ROWS
 from sksubnet.kernel import KernelPosterior
 from sksubnet.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
-from sksubnet.posterior import GaussianPosterior, Projection
+from sksubnet.posterior import GaussianPosterior
 from sksubnet.reference import explained_variance
 from sksubnet.selection import (
     candidate_mask,
@@ -43,7 +44,7 @@ from sksubnet.selection import (
     variance_share,
 )
 from sksubnet.trained import Rows, TrainedNet
-from sksubnet.tuning import Tuned, maximise_evidence, tune_on_held_out
+from sksubnet.tuning import AnyProjection, Tuned, maximise_evidence, tune_on_held_out
 
 MIN_ROWS_TO_TUNE = 20
 HELD_OUT_RULES = {"validation": 0.0, "validation_1se": 1.0}
@@ -250,12 +251,12 @@ class SubnetLaplace(LinearisedNet):
         mean = weights[torch.as_tensor(self.subnetwork_.indices)]
         if curvature.matrix is not None and len(mean) > EIGEN_LIMIT:
             return CholeskyPosterior(mean, ShiftedCholesky(curvature.matrix.cpu()))
-        eigenvalues, basis = curvature.eigendecomposition()
-        basis = None if basis is None else basis.cpu()
+        if curvature.diagonal is not None:
+            return DiagonalPosterior(mean, curvature.diagonal.cpu(), None, prior_precision=1.0)
+        values, basis = (part.cpu() for part in curvature.eigendecomposition())
         if curvature.factors is not None:
-            rows = curvature.factors.cpu()
-            return KernelPosterior(mean, eigenvalues.cpu(), basis, prior_precision=1.0, rows=rows)
-        return GaussianPosterior(mean, eigenvalues.cpu(), basis, prior_precision=1.0)
+            return KernelPosterior(mean, values, basis, 1.0, rows=curvature.factors.cpu())
+        return GaussianPosterior(mean, values, basis, prior_precision=1.0)
 
     def _tune(self, trained: TrainedNet, posterior: Posterior, curvature: Curvature) -> Tuned:
         """Prior precision and noise scale, each given or found."""
@@ -263,9 +264,8 @@ class SubnetLaplace(LinearisedNet):
         given = None if isinstance(self.prior_precision, str) else float(self.prior_precision)
         if given is not None and not tune_noise:
             return Tuned(given)
-        held_out = trained.held_out
-        by_evidence = self.prior_precision == "evidence"
-        if by_evidence or held_out is None or len(held_out) < MIN_ROWS_TO_TUNE:
+        held_out, rule = trained.held_out, self.prior_precision
+        if rule == "evidence" or held_out is None or len(held_out) < MIN_ROWS_TO_TUNE:
             return maximise_evidence(
                 trained, posterior, curvature.log_likelihood, given=given, tune_noise=tune_noise
             )
@@ -287,13 +287,14 @@ class SubnetLaplace(LinearisedNet):
 
     def _affordable(self, rows: Rows, posterior: Posterior) -> Rows:
         """Evenly spaced rows whose projected Jacobian fits the memory budget."""
-        bytes_per_row = 8 * self._n_latents * (posterior.rank + self._n_latents)
+        n_numbers = self._plan.n_kept if self.covariance == "diag" else posterior.rank
+        bytes_per_row = 8 * self._n_latents * (n_numbers + self._n_latents)
         most = max(MIN_ROWS_TO_TUNE, MEMORY_BUDGET // (2 * bytes_per_row))
         return rows[:: -(-len(rows) // most)]
 
     def _project(
         self, trained: TrainedNet, posterior: Posterior, rows: Rows
-    ) -> tuple[Tensor, Projection | FactorProjection]:
+    ) -> tuple[Tensor, AnyProjection]:
         """Latents (N, C) and projected Jacobian of rows."""
         latents, projections = [], []
         for batch in batches(rows, self._rows_for_batch(posterior)):

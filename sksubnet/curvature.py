@@ -76,16 +76,14 @@ class Curvature:
         assert self.diagonal is not None
         return replace(self, diagonal=self.diagonal[indices])
 
-    def eigendecomposition(self) -> tuple[Tensor, Tensor | None]:
-        """Eigenvalues (R,) and basis (S, R) of the GGN; the diagonal's basis is ``None``.
+    def eigendecomposition(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (R,) and basis (S, R) of the GGN.
 
         The basis of the dual is (n, R), and stands for ``Phi^T`` times it.
 
         Directions whose eigenvalue is rounding error are left out where that at least halves the
         basis; the posterior treats them as directions about which the data say nothing.
         """
-        if self.diagonal is not None:
-            return self.diagonal, None
         if self.factors is not None:
             values, vectors = torch.linalg.eigh(self.factors.inner(self.factors))
             keep = values > _rounding_error(values)

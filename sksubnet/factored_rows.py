@@ -28,6 +28,17 @@ class LayerRows:
         """Length of a row."""
         return self.left.shape[-1] * (1 if self.right is None else self.right.shape[-1])
 
+    def blocks(self, scale: Tensor | None) -> Tensor:
+        """Inner products (B, K, K) of the rows of each data row, weights (O·I,) times ``scale``."""
+        if self.right is None:
+            return (self.left if scale is None else self.left * scale) @ self.left.mT
+        squares = self.right.square()
+        if scale is None:
+            return self.left @ self.left.mT * squares.sum(1)[:, None, None]
+        # Σ_oi δ_ko δ_lo a_i² s_oi: the sum over the inputs is one number for each data row and o.
+        each = squares @ scale.unflatten(0, (-1, squares.shape[1])).mT
+        return (self.left * each[:, None, :]) @ self.left.mT
+
 
 @dataclass(frozen=True, eq=False)
 class FactoredRows:
@@ -62,14 +73,13 @@ class FactoredRows:
             total = total + product
         return total.flatten(2).flatten(0, 1)
 
-    def blocks(self) -> Tensor:
-        """Inner products (B, K, K) of the rows of each data row."""
+    def blocks(self, scale: Tensor | None = None) -> Tensor:
+        """Inner products (B, K, K) of the rows of each data row, weights (S,) times ``scale``."""
+        sizes = [rows.n_weights for rows in self.layers]
+        scales = [None] * len(sizes) if scale is None else scale.split(sizes)
         total = torch.zeros((), dtype=torch.float64)
-        for rows in self.layers:
-            product = rows.left @ rows.left.mT
-            if rows.right is not None:
-                product *= rows.right.square().sum(1)[:, None, None]
-            total = total + product
+        for rows, own in zip(self.layers, scales, strict=True):
+            total = total + rows.blocks(own)
         return total
 
     def times(self, vectors: Tensor) -> Tensor:

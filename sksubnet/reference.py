@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 N_REFERENCES = 256
 """Reference inputs that are drawn; twice as many change little."""
 
-N_FACTORS = 256
-"""Most rows of Phi in a search; of more data a sample and random combinations of outputs stand
-for all. Four times as many change the variance that is kept by less than a hundredth."""
-
-N_EXACT = 1024
-"""As many where the variance that is kept is reported."""
+N_FACTORS, N_EXACT = 256, 1024
+"""Most rows of Phi in a search, and for a report; of more data a sample stands for all."""
 
 SHORTLIST = 2048
 """Candidates that are never dropped before the search."""
@@ -159,11 +155,9 @@ def explained_variance(trained: TrainedNet, indices: Tensor, candidates: Tensor)
     full = _full_kernels(trained, X, candidates, listed, of_listed, N_EXACT)
     spectrum = torch.linalg.eigh(full.data)
     delta = evidence_precision(spectrum.eigenvalues, trained.weight_vector()[candidates])
-    kept = _kernels(trained, X, indices, N_EXACT)
-    variance = full.variance(spectrum, delta)
+    kept, variance = _kernels(trained, X, indices, N_EXACT), full.variance(spectrum, delta)
     shares = kept.variance(torch.linalg.eigh(kept.data), delta) / variance
-    shares = shares[variance > 0]
-    return float(shares.clamp(max=1).mean())
+    return float(shares[variance > 0].clamp(max=1).mean())
 
 
 def ridge_leverage(trained: TrainedNet, columns: Tensor) -> Tensor:
@@ -177,8 +171,7 @@ def ridge_leverage(trained: TrainedNet, columns: Tensor) -> Tensor:
     delta = evidence_precision(torch.linalg.eigvalsh(data), trained.weight_vector()[columns])
     root = torch.linalg.cholesky(data + delta * torch.eye(len(data)).to(data))
     pieces = []
-    for part in parts:
-        phi = data_rows(trained, part, N_EXACT)
+    for phi in (data_rows(trained, part, N_EXACT) for part in parts):
         white = torch.linalg.solve_triangular(root, phi, upper=False)
         pieces.append(white.square().sum(0))
     return torch.cat(pieces)
@@ -322,5 +315,4 @@ def _full_kernels(
         return of_listed()
     generator = torch.Generator().manual_seed(trained.seed)
     sample = rest[torch.randperm(len(rest), generator=generator)[:N_SAMPLED]].sort().values
-    other = _kernels(trained, X, sample, n_most)
-    return of_listed().plus(other, len(rest) / len(sample))
+    return of_listed().plus(_kernels(trained, X, sample, n_most), len(rest) / len(sample))

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from sksubnet.cholesky import CholeskyPosterior, FactorProjection
+from sksubnet.diagonal import DiagonalProjection
 from sksubnet.likelihood import Gaussian
 from sksubnet.posterior import GaussianPosterior, Projection
 
 if TYPE_CHECKING:
     from sksubnet.predictive import Predictive
     from sksubnet.trained import Rows, TrainedNet
+
+AnyProjection = Projection | FactorProjection | DiagonalProjection
 
 GRID = torch.logspace(-6, 8, 85, dtype=torch.float64)
 """Prior precisions that are scanned: six to a decade."""
@@ -75,7 +78,7 @@ class Tuned:
 def tune_on_held_out(
     trained: TrainedNet,
     latents: Tensor,
-    projection: Projection | FactorProjection,
+    projection: AnyProjection,
     rows: Rows,
     *,
     link: str,

@@ -52,10 +52,11 @@ def test_products_are_those_of_the_rows_written_out() -> None:
     other, other_dense = build(seed=1)
     vectors = torch.randn(2, 4, dense.shape[2], dtype=torch.float64)
     coefficients = torch.randn(6, len(rows), dtype=torch.float64)
-    flat = dense.flatten(0, 1)
+    flat, scale = dense.flatten(0, 1), torch.rand(dense.shape[2], dtype=torch.float64)
     expected = {
         rows.inner(other): flat @ other_dense.flatten(0, 1).mT,
         rows.blocks(): dense @ dense.mT,
+        rows.blocks(scale): dense * scale @ dense.mT,
         rows.times(vectors): vectors @ flat.mT,
         rows.combine(coefficients): coefficients @ flat,
     }

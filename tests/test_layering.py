@@ -22,6 +22,7 @@ LEVEL = {
     "trained": 0,
     "widths": 0,
     "cholesky": 1,
+    "diagonal": 1,
     "dropout": 1,
     "factored_rows": 1,
     "greedy": 1,
@@ -68,7 +69,8 @@ def below(level: int) -> set[str]:
 
 
 VALUES = {"likelihood", "progress", "trained"}
-INFERENCE = {"posterior", "cholesky", "curvature", "swag", "predictive", "jacobian", *VALUES}
+INFERENCE = {"posterior", "cholesky", "diagonal", "curvature", "swag", "predictive"}
+INFERENCE |= {"jacobian", *VALUES}
 SHARED = {"predictive", *below(1)}
 
 # A module that is not listed here imports nothing from inside the package.
@@ -78,6 +80,7 @@ ALLOWED = {
     "jacobian_plan": {"layer_calls", "layer_rules", *VALUES},
     "layer_rules": {"layer_calls", *VALUES},
     "kernel": {"factored_rows", "posterior", *VALUES},
+    "diagonal": {"factored_rows", "posterior", *VALUES},
     "posterior": VALUES,
     "mixture": VALUES,
     "predictive": {"mixture", *VALUES},

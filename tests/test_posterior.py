@@ -7,6 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
+from sksubnet.diagonal import DiagonalPosterior
 from sksubnet.factored_rows import FactoredRows, LayerRows
 from sksubnet.kernel import KernelPosterior
 from sksubnet.posterior import GaussianPosterior, Projection
@@ -137,3 +138,19 @@ def test_a_kernel_drops_directions_far_below_the_prior():
     tuned = given.tuned(delta)
     assert tuned.rank == 2
     assert_allclose(tuned.covariance(J), given.tuned(1.0).project(J).covariance(delta), rtol=1e-9)
+
+
+def test_factored_rows_give_the_diagonal_posterior_what_dense_ones_do():
+    precision = random(S, seed=8).square()
+    value = DiagonalPosterior(random(S, seed=2), precision, None, DELTA)
+    rows = factored(5, seed=9)
+    flat = dense_rows(rows).unflatten(0, (5, 2))
+    assert_allclose(value.covariance(rows), value.covariance(flat), rtol=1e-12)
+    parts = [value.project(factored(n, seed=n)) for n in (5, 3)]
+    dense = value.project(
+        torch.cat([dense_rows(part.rows).unflatten(0, (-1, 2)) for part in parts])
+    )
+    for delta in (0.1, 7.0):
+        both = type(parts[0]).stack(parts)
+        assert_allclose(both.covariance(delta), dense.covariance(delta), rtol=1e-12)
+        assert_allclose(both.variance(delta), dense.variance(delta), rtol=1e-12)
