@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sksubnet.caching import content_hash
+from sksubnet.convergence import check_convergence
 from sksubnet.likelihood import Gaussian, Likelihood, criterion_row_weights, likelihood_of
 from sksubnet.net import (
     check_net,
@@ -35,9 +36,11 @@ from sksubnet.net import (
     has_module_instance,
     hold_out,
     is_frozen,
+    learning_rates,
     prepare,
 )
 from sksubnet.predictive import Predictive
+from sksubnet.table_errors import check_range, hints
 from sksubnet.trained import Latent, Rows, TrainedNet
 
 FORWARD_ROWS = 4096
@@ -69,27 +72,19 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         return self._is_fitted
 
     def _check_rows(self, X: Any, y: Any = "no_validation", *, reset: bool, **checks: Any) -> Any:
-        """Validate: float64 ``X`` (and ``y``), with a hint where a column holds text."""
+        """Validate: float64 ``X`` (and ``y``), with a hint on what to do where that fails."""
         if reset:
             checks["ensure_min_samples"] = 2
-        try:
+        with hints("X or y" if checks.get("y_numeric") else "X"):
             return validate_data(
                 self,
                 X,
                 y,
                 reset=reset,
                 dtype=np.float64,
-                ensure_2d=True,
                 allow_nd=self.net is not None,
                 **checks,
             )
-        except ValueError as error:
-            if "could not convert string" not in str(error):
-                raise
-            raise ValueError(
-                f"X has text in a numeric column ({error}). Encode categories first, for example "
-                "with a ColumnTransformer and OneHotEncoder in a Pipeline."
-            ) from error
 
     def _check_weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray:
         """Non-negative weights (N,), ones if ``None``."""
@@ -142,7 +137,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
         latent = self._latent
         writeable = np.require(array, requirements="W")
-        return torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
+        inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
+        check_range(inputs, array)
+        return inputs
 
     def _rows(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Rows:
         """Rows as tensors on the net's device; floating point targets in its dtype."""
@@ -174,7 +171,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             # What follows must not depend on whether the fit was made or recalled.
             torch.manual_seed(seed)
         self.net_.module_.eval()
-        return TrainedNet(
+        trained = TrainedNet(
             module=self.net_.module_,
             latent=self._latent,
             likelihood=self._likelihood,
@@ -184,6 +181,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             seed=seed,
             verbose=self.verbose,
         )
+        if not is_frozen(self.net):
+            check_convergence(trained, self.net_.history, learning_rates(self.net_))
+        return trained
 
     def _fit_or_recall(self, train: Rows, held_out: Rows | None, seed: int) -> Any:
         """Train, or take the same fit's result from ``memory``."""
@@ -310,6 +310,8 @@ def torch_threads(n_jobs: int | None) -> Iterator[None]:
     if n_jobs is None:
         yield
         return
+    if n_jobs == 0:
+        raise ValueError("n_jobs=0 is no number of threads; use 1 or more, -1 for all, or None.")
     before = torch.get_num_threads()
     torch.set_num_threads(n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + n_jobs))
     try:

@@ -19,7 +19,11 @@ from sksubnet._base import BayesianNet, draw_seed, with_positive_weight
 from sksubnet.likelihood import Gaussian
 from sksubnet.net import check_net, is_frozen
 from sksubnet.predictive import Predictive
+from sksubnet.table_errors import hints
 from sksubnet.trained import TrainedNet
+
+SMALLEST_SCALE = 1e-150
+"""Scale of a target that is 0 everywhere: its square is still a number."""
 
 NOISE_FLOOR = 1e-8
 """Smallest noise variance, as a share of the target's, of a net that fits every row."""
@@ -46,7 +50,9 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """Validate and standardise: X (N, ...), targets (N, C), weights (N,)."""
         X, y = self._check_rows(X, y, reset=True, multi_output=True, y_numeric=True)
         weights = self._check_weights(sample_weight, X)
-        X, y, weights = with_positive_weight(X, np.asarray(y, np.float64), weights)
+        with hints("y"):
+            y = np.asarray(y, np.float64)
+        X, y, weights = with_positive_weight(X, y, weights)
         if len(X) < 2:
             raise ValueError(
                 f"sample_weight leaves {len(X)} row with positive weight; at least 2 are needed."
@@ -57,9 +63,9 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if self._scales_targets():
             self._y_mean = np.average(y, axis=0, weights=weights)
             spread = np.sqrt(np.average((y - self._y_mean) ** 2, axis=0, weights=weights))
-            # A constant target has a spread of rounding error at most.
-            tiny = np.finfo(float).eps * 10 * np.abs(self._y_mean)
-            self._y_scale = np.where(spread > tiny, spread, 1.0)
+            # A constant target has a spread of rounding error at most, and noise of that size.
+            rounding = np.finfo(float).eps * 10 * np.abs(self._y_mean)
+            self._y_scale = np.maximum(spread, np.maximum(rounding, SMALLEST_SCALE))
         return X, (y - self._y_mean) / self._y_scale, weights
 
     def _scales_targets(self) -> bool:

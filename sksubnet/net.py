@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dis
 from collections.abc import Mapping
 from typing import Any
 
@@ -162,11 +163,6 @@ def fit_net(
         net.train_split = original_split
         net.batch_weights_ = None
     state = {name: value.cpu().numpy() for name, value in net.module_.state_dict().items()}
-    if not all(np.isfinite(value).all() for value in state.values()):
-        raise ValueError(
-            f"Training diverged: the weights are not finite with lr={net.lr}. Lower the learning "
-            "rate (net__lr) or scale the inputs."
-        )
     return state, net.history.to_list()
 
 
@@ -178,6 +174,13 @@ def finish(net: NeuralNet, state: Mapping[str, np.ndarray], history: list[Any]) 
     net.__class__ = type(net).__mro__[2]
     for name in ("batch_weights_", "interrupted_"):
         net.__dict__.pop(name, None)
+
+
+def learning_rates(net: NeuralNet) -> str:
+    """Learning rates that training started with, before any schedule, in words."""
+    groups = [g for name in net._optimizers for g in getattr(net, f"{name}_").param_groups]
+    rates = {float(group.get("initial_lr", group.get("lr", net.lr))) for group in groups}
+    return "lr=" + ", ".join(map(str, sorted(rates)))
 
 
 class RowDataset(Dataset):
@@ -279,10 +282,13 @@ def _splits_rows(split: Any) -> bool:
 
 
 def _raised_by_callback(stop: KeyboardInterrupt) -> bool:
+    """Whether a callback raised this itself, rather than met a Ctrl-C at work."""
     trace = stop.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and isinstance(trace.tb_frame.f_locals.get("self"), Callback)
+    if trace is None or not isinstance(trace.tb_frame.f_locals.get("self"), Callback):
+        return False
+    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _loads_plainly(net: NeuralNet) -> bool:

@@ -68,7 +68,8 @@ def swag_moments(
             return moments
     raise ValueError(
         f"SGD from the trained net diverged down to lr={lr / 10 ** (MAX_ATTEMPTS - 1):g}, so there "
-        "is no SWAG variance. Scale the inputs and targets, or choose another selection or method."
+        "is no SWAG variance. Scale the inputs and targets, lower the learning rate (swag_lr), or "
+        "choose another selection or method."
     )
 
 

@@ -1,0 +1,52 @@
+"""What to do about a table that cannot be used, where scikit-learn only says that it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+HINTS = {
+    "could not convert string": (
+        "{what} has text where numbers are needed ({error}). Encode categories first, for example "
+        "with a ColumnTransformer and OneHotEncoder in a Pipeline."
+    ),
+    "DateTime64DType": (
+        "X has a column of dates beside numbers. Turn it into numbers first, such as days since a "
+        "date, or the hour and the month."
+    ),
+    "TimeDelta64DType": (
+        "X has a column of durations beside numbers. Turn it into numbers first, such as days."
+    ),
+    "float() argument": (
+        "{what} has values that are not numbers ({error}). Turn them into numbers first."
+    ),
+    "while dim <= 2 is required": (
+        "{error} The default net takes tables; pass a skorch net whose module takes such rows."
+    ),
+}
+"""By a part of the message that scikit-learn, NumPy or pandas gives."""
+
+
+@contextlib.contextmanager
+def hints(what: str) -> Iterator[None]:
+    """Say what to do about an error in the check of ``what``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        for part, hint in HINTS.items():
+            if part in str(error):
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(hint.format(what=what, error=error)) from error
+        raise
+
+
+def check_range(inputs: Tensor, array: np.ndarray) -> None:
+    """Raise where finite values of the array are too large for the dtype of the inputs."""
+    if not inputs.isfinite().all():
+        raise ValueError(
+            f"X has values up to {np.abs(array).max():.1e}, too large for {inputs.dtype}. Use "
+            "dtype='float64', or scale that column."
+        )
