@@ -265,11 +265,13 @@ def _drawn(trained: TrainedNet, places: Tensor) -> Tensor:
     Along a fixed direction of the inputs, so that neither the order of the rows nor how equal ones
     share their weight matters.
     """
-    X, weights = trained.train.X, trained.train.weights
-    flat = X.flatten(1).double()
+    flat, weights = trained.train.X.flatten(1), trained.train.weights
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
-    order = (flat @ direction.to(flat.device)).argsort(stable=True)
+    direction = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64).to(flat.device)
+    counted = flat if bool((weights > 0).all()) else flat[weights > 0]
+    low, high = counted.aminmax(dim=0)  # whatever the units of the columns
+    direction = torch.where(high > low, direction / (high.double() - low), 0.0)
+    order = torch.cat([part.double() @ direction for part in flat.split(4096)]).argsort(stable=True)
     cumulated = weights[order].double().cumsum(0)
     wanted = places.to(cumulated.device) * cumulated[-1]
     drawn = torch.searchsorted(cumulated, wanted, right=True).clamp(max=len(order) - 1)
