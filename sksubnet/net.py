@@ -40,16 +40,18 @@ def default_net(
 ) -> NeuralNet:
     """Build the net for tables: scaled and clipped inputs, two SiLU layers, AdamW.
 
-    With enough rows it stops early on held-out rows and keeps the best weights.
+    With enough rows it stops early on held-out rows and keeps the best weights; fewer are one
+    batch. Settled by ``examples/benchmarks/tabular_study.py``.
     """
-    enough = len(X) >= MIN_ROWS_TO_HOLD_OUT
+    n_rows = len(X)
+    enough = n_rows >= MIN_ROWS_TO_HOLD_OUT
     center, scale = robust_scale(X, weights)
     kind, criterion = {
         "binary": (NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss),
         "multiclass": (NeuralNetClassifier, nn.CrossEntropyLoss),
         "regression": (NeuralNetRegressor, nn.MSELoss),
     }[task]
-    stop = [("early_stopping", EarlyStopping(patience=20, load_best=True, sink=noop))]
+    stop = [("early_stopping", EarlyStopping(patience=15, load_best=True, sink=noop))]
     split = ValidSplit(validation_fraction, stratified=task != "regression")
     quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
     no_scores = {"callbacks__valid_acc": None} if task != "regression" else {}
@@ -62,8 +64,8 @@ def default_net(
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,
         optimizer__fused=True,
-        lr=3e-3,
-        batch_size=128 if len(X) <= 10_000 else 512,
+        lr=5e-3,
+        batch_size=min(max(n_rows // 8, 32), 512) if enough else MIN_ROWS_TO_HOLD_OUT,
         iterator_train__shuffle=True,
         max_epochs=300,
         train_split=split if enough else None,

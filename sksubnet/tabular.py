@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 CLIP = 3.0
 
+OUTLYING = 10.0
+"""Interquartile ranges from the median beyond which a value does not widen the scale further."""
+
 
 class TabularMLP(nn.Module):
     """Multilayer perceptron that scales and smoothly clips its own inputs.
@@ -58,25 +61,36 @@ class TabularMLP(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Map rows ``(n_rows, n_features)`` to outputs ``(n_rows, n_outputs)``."""
-        z = (X - self.center) * self.scale
+        # Within limits, because the square of a wild value is infinite.
+        z = ((X - self.center) * self.scale).clamp(-1e9, 1e9)
         outputs: Tensor = self.layers(z / torch.sqrt(1 + (z / CLIP) ** 2))
         return outputs
 
 
 def robust_scale(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted median and inverse interquartile range of the columns of ``X`` (N, F).
-
-    A column whose quartiles coincide (a rare category) is scaled by half its range, a constant
-    column by 0, so that it can never act on a prediction.
-    """
+    """Center (F,) of the columns of ``X`` (N, F), and what to multiply with for unit spread."""
     # Column by column: sorting them all at once takes several copies of the data.
-    low, median, high = np.stack(
-        [
-            np.quantile(column, [0.25, 0.5, 0.75], weights=weights, method="inverted_cdf")
-            for column in X.T
-        ],
-        axis=1,
-    )
-    half_range = (X.max(axis=0) - X.min(axis=0)) / 2
-    spread = np.where(high > low, high - low, half_range)
-    return median, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    columns = [_center_and_spread(column, weights) for column in X.T]
+    center, spread = np.array(columns).T
+    return center, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def _center_and_spread(column: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Weighted mean and standard deviation of a column (N,) whose outliers are moved closer.
+
+    A column of two values has its commoner one and half their distance instead: in units of its
+    standard deviation, a rare category would act the more the rarer it is. A constant column has
+    spread 0.
+    """
+    quartiles = np.quantile(column, [0.25, 0.5, 0.75], weights=weights, method="inverted_cdf")
+    low, median, high = quartiles.tolist()
+    least, most = column.min(), column.max()
+    if ((column == least) | (column == most)).all():
+        return median, (most - least) / 2
+    if high > low:
+        far = OUTLYING * (high - low)
+        column = column.clip(median - far, median + far)
+    mean = np.average(column, weights=weights)
+    deviation = column - mean
+    unit = np.abs(deviation).max()  # so that no square overflows
+    return mean, unit * np.sqrt(np.average((deviation / unit) ** 2, weights=weights))

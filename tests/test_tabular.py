@@ -11,12 +11,38 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(41, 3)) * [1, 100, 1e-3] + [0, 5, -1]
 
 
-def test_scale_is_the_median_and_the_interquartile_range():
+def test_scale_is_the_mean_and_the_standard_deviation():
     center, scale = robust_scale(X, np.ones(41))
+    assert_allclose(center, X.mean(axis=0))
+    assert_allclose(1 / scale, X.std(axis=0))
+
+
+def test_outliers_count_as_values_ten_interquartile_ranges_from_the_median():
     # With 41 rows the quartiles are the 11th, 21st and 31st value.
-    ordered = np.sort(X, axis=0)
-    assert_allclose(center, ordered[20])
-    assert_allclose(1 / scale, ordered[30] - ordered[10])
+    low, median, high = np.sort(X, axis=0)[[10, 20, 30]]
+    wild, moved = X.copy(), X.copy()
+    most, least = X.argmax(axis=0), X.argmin(axis=0)
+    columns = range(3)
+    wild[most, columns], wild[least, columns] = [1e4, 1e12, 1e200], [-1e9, -1e4, -1e300]
+    moved[most, columns] = (median + 10 * (high - low))[columns]
+    moved[least, columns] = (median - 10 * (high - low))[columns]
+    center, scale = robust_scale(wild, np.ones(41))
+    assert_allclose(center, moved.mean(axis=0))
+    assert_allclose(1 / scale, moved.std(axis=0))
+
+
+def test_mostly_zero_columns_are_scaled_by_what_is_not_zero():
+    counts = np.zeros((41, 1))
+    counts[:4, 0] = [1, 5, 7, 700]
+    center, scale = robust_scale(counts, np.ones(41))
+    assert_allclose([center[0], 1 / scale[0]], [713 / 41, counts.std()])
+
+
+def test_scale_of_huge_and_tiny_columns_neither_overflows_nor_vanishes():
+    center, scale = robust_scale(X * [1e200, 1e-200, 1], np.ones(41))
+    expected = robust_scale(X, np.ones(41))
+    assert_allclose(center / [1e200, 1e-200, 1], expected[0])
+    assert_allclose(scale * [1e200, 1e-200, 1], expected[1])
 
 
 def test_integer_weights_equal_repetition():
@@ -38,12 +64,16 @@ def test_constant_columns_never_act(value):
     assert torch.equal(far[0], far[1])
 
 
-def test_rare_categories_are_scaled_by_half_their_range():
-    rare = np.zeros((41, 2))
-    rare[:3, 0] = 1
-    rare[:3, 1] = -6
-    center, scale = robust_scale(rare, np.ones(41))
+@pytest.mark.parametrize("n_rare", [1, 3, 20])
+def test_two_values_are_scaled_by_half_their_distance_however_rare_one_is(n_rare):
+    two = np.zeros((41, 2))
+    two[:n_rare, 0] = 1
+    two[:n_rare, 1] = -6
+    center, scale = robust_scale(two, np.ones(41))
     assert_allclose(center, 0)
+    assert_allclose(scale, [2, 1 / 3])
+    center, scale = robust_scale(1 - two, np.ones(41))
+    assert_allclose(center, 1)
     assert_allclose(scale, [2, 1 / 3])
 
 
