@@ -113,12 +113,9 @@ class SubnetLaplace(LinearisedNet):
             )
             trained = replace(self._with_noise(trained), reference=reference)
             self._select(trained, candidates, size)
-            curvature = self._curvature(trained, trained.train, len(X))
+            curvature = self._curvature(trained)
             posterior = self._posterior(trained, curvature)
             tuned = self._tune(trained, posterior, curvature)
-            if trained.held_out is not None:
-                curvature += self._curvature(trained, trained.held_out, len(X))
-                posterior = self._posterior(trained, curvature)
             self._finish(trained, posterior, curvature, tuned)
         self._is_fitted = True
         return self
@@ -132,7 +129,8 @@ class SubnetLaplace(LinearisedNet):
         Returns
         -------
         float
-            Log marginal likelihood of all training rows at the fitted prior precision and noise.
+            Log marginal likelihood of the rows that trained the net, at the fitted prior precision
+            and noise.
         """
         check_is_fitted(self)
         return self.posterior_.log_evidence(self._log_likelihood)
@@ -171,12 +169,12 @@ class SubnetLaplace(LinearisedNet):
                 reference=self._reference_inputs(),
             )
             candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
-            return explained_variance(
-                trained, torch.as_tensor(self.subnetwork_.indices), candidates
-            )
+            chosen = torch.as_tensor(self.subnetwork_.indices)
+            return explained_variance(trained, chosen, candidates)
 
     def _needs_held_out(self) -> bool:
-        return self.prior_precision in HELD_OUT_RULES or self._noise_is_tuned()
+        rule = self.prior_precision
+        return rule in HELD_OUT_RULES or (rule != "evidence" and self._noise_is_tuned())
 
     def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
@@ -209,8 +207,8 @@ class SubnetLaplace(LinearisedNet):
         share = variance_share(self.subnetwork_size, self.selection)
         subnetwork = select(trained, self.selection, size, candidates, share)
         if share is not None and self.covariance == "full":
-            n_factors = self._n_factors(len(trained.train) + len(trained.held_out or ()))
-            check_curvature_fits(len(subnetwork), n_factors, len(subnetwork))
+            size = len(subnetwork)
+            check_curvature_fits(size, self._n_factors(len(trained.train)), size)
         self._plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
         energy, n_inert = effect(trained, self._plan, candidates)
         self.subnetwork_ = replace(subnetwork, n_inert=n_inert)
@@ -233,14 +231,16 @@ class SubnetLaplace(LinearisedNet):
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 
-    def _curvature(self, trained: TrainedNet, rows: Rows, n_rows: int) -> Curvature:
-        """Step 3: the GGN of the subnetwork over some rows."""
+    def _curvature(self, trained: TrainedNet) -> Curvature:
+        """Step 3: the GGN of the subnetwork over the rows that trained the net."""
+        # With those held out, the posterior would be narrower than what is tuned on them.
+        rows = trained.train
         options = {"batch_size": self.batch_size, "verbose": self.verbose}
         if self.covariance == "diag":
             diagonal = ggn_diagonal(trained, rows, **options)
             return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
         n_weights = len(self.subnetwork_)
-        if self._n_factors(n_rows) < n_weights:
+        if self._n_factors(len(rows)) < n_weights:
             return ggn_factors(trained, self._plan, rows, **options)
         dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
         return ggn(trained, self._plan, rows, dtype=dtype, **options)

@@ -61,16 +61,6 @@ class Curvature:
     factors: FactoredRows | None = field(default=None, repr=False)
     diagonal: Tensor | None = field(default=None, repr=False)
 
-    def __add__(self, other: Curvature) -> Curvature:
-        """GGN of the union of two sets of rows; a matrix is added in the memory of the first."""
-        return Curvature(
-            self.log_likelihood + other.log_likelihood,
-            self.n_rows + other.n_rows,
-            _both(self.matrix, other.matrix, Tensor.add_),
-            _both(self.factors, other.factors, lambda a, b: FactoredRows.stack([a, b])),
-            _both(self.diagonal, other.diagonal, torch.add),
-        )
-
     def restricted(self, indices: Tensor) -> Curvature:
         """Diagonal of some of the weights."""
         assert self.diagonal is not None
@@ -246,7 +236,3 @@ def _log_likelihood(trained: TrainedNet, outputs: Tensor, batch: Rows) -> float:
 def _rounding_error(eigenvalues: Tensor) -> float:
     largest = float(eigenvalues.max().clamp(min=0)) if len(eigenvalues) else 0.0
     return largest * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
-
-
-def _both(a: T | None, b: T | None, combine: Callable[[T, T], T]) -> T | None:
-    return None if a is None or b is None else combine(a, b)

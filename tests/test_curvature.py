@@ -121,19 +121,6 @@ def test_equals_the_explicit_sum(name, kind, batch_size):
         assert len(found.factors) == N * CASES[name][1]
 
 
-@every_case
-@pytest.mark.parametrize("kind", ["primal", "dual", "diagonal"])
-def test_sum_is_the_curvature_of_the_union(name, kind):
-    trained, _ = build(name)
-    indices = torch.arange(0, 31, 2)
-    both = compute(trained, indices, kind, trained.train[:11])
-    both += compute(trained, indices, kind, trained.train[11:])
-    union = compute(trained, indices, kind, trained.train)
-    assert_allclose(as_matrix(both), as_matrix(union), rtol=1e-10, atol=1e-10)
-    assert both.log_likelihood == pytest.approx(union.log_likelihood)
-    assert both.n_rows == pytest.approx(union.n_rows)
-
-
 def rank_deficient():
     """Eight rows for twelve weights, one row repeated: rank seven."""
     rows = torch.randn(8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

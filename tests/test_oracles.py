@@ -23,8 +23,10 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet._base import draw_seed
 from sksubnet.cholesky import CholeskyPosterior
 from sksubnet.kernel import KernelPosterior
+from sksubnet.net import hold_out
 from sksubnet.posterior import GaussianPosterior
 
 RNG = np.random.default_rng(0)
@@ -46,8 +48,7 @@ def test_linear_net_equals_bayesian_ridge(linear_rows):
     module.weight.data = torch.as_tensor(ridge.coef_[None])
     module.bias.data = torch.as_tensor([ridge.intercept_])
     reg = SubnetLaplaceRegressor(
-        # The net's own split: held-out rows count in the posterior too.
-        dense.frozen(NeuralNetRegressor, module, nn.MSELoss, train_split=ValidSplit(4)),
+        dense.frozen(NeuralNetRegressor, module, nn.MSELoss),
         subnetwork_size="all",
         prior_precision=ridge.lambda_,
         noise=ridge.alpha_**-0.5,
@@ -61,6 +62,19 @@ def test_linear_net_equals_bayesian_ridge(linear_rows):
         np.full(60, ridge.intercept_), np.eye(60) / ridge.alpha_ + X @ X.T / ridge.lambda_
     )
     assert reg.log_marginal_likelihood() == pytest.approx(marginal.logpdf(y), rel=1e-9)
+
+
+def test_held_out_rows_do_not_count(linear_rows):
+    X, y = linear_rows
+    module, given = nn.Linear(5, 1, bias=False).double(), {"prior_precision": 0.7, "noise": 0.4}
+    net = dense.frozen(NeuralNetRegressor, module, nn.MSELoss, train_split=ValidSplit(4))
+    reg = SubnetLaplaceRegressor(net, subnetwork_size="all", random_state=0, **given).fit(X, y)
+    options = {"fraction": 0.2, "needed": False, "stratify": False, "seed": draw_seed(0)}
+    train, held_out = hold_out(net.estimator, y, **options)
+    assert len(held_out) == 15
+    precision = X[train].T @ X[train] / 0.16 + 0.7 * np.eye(5)
+    expected = np.einsum("np,pq,nq->n", X, np.linalg.inv(precision), X)
+    assert_allclose(reg.predictive(X).covariance[:, 0, 0], expected, rtol=1e-9)
 
 
 def test_training_with_weight_decay_ends_at_bayesian_ridge(linear_rows):
@@ -245,6 +259,9 @@ def test_tuned_regressor_equals_dense_posterior_at_its_precisions(kind, tuning, 
     reg = regressor(module, prior_precision=tuning, noise="auto").fit(X, y)
     assert kind == representation(reg)
     delta, noise = reg.prior_precision_, reg.noise_std_
+    if tuning == "validation" and n_rows >= 100:
+        train = hold_out(reg.net_, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
+        X, y = X[train], y[train]
     G = regression_ggn(module, X, noise)
     covariance = dense.outputs_covariance(dense.jacobian(module, X_NEW), G + delta * np.eye(38))
     assert_allclose(reg.predictive(X_NEW).covariance, covariance, rtol=1e-6, atol=1e-9)
@@ -278,12 +295,14 @@ def test_units_of_a_trained_regressor():
         subnetwork_size=60, selection="magnitude", prior_precision=2.0, noise=7.0, random_state=0
     ).fit(X, y)
     module, indices, scale = reg.net_.module_, reg.subnetwork_.indices, y.std()
+    train = hold_out(reg.net_, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
+    center, X, y = y.mean(), X[train], y[train]
     J = dense.jacobian(module, X)[:, :, indices]
-    precision = (scale / 7) ** 2 * dense.ggn(J, np.ones((150, 1, 1))) + 2 * np.eye(60)
+    precision = (scale / 7) ** 2 * dense.ggn(J, np.ones((120, 1, 1))) + 2 * np.eye(60)
     J_new = dense.jacobian(module, X_NEW)[:, :, indices]
     variance = scale**2 * dense.outputs_covariance(J_new, precision)[:, 0, 0]
     mean, std = reg.predict(X_NEW, return_std=True)
-    assert_allclose(mean, y.mean() + scale * dense.evaluate(module, X_NEW)[:, 0], rtol=1e-9)
+    assert_allclose(mean, center + scale * dense.evaluate(module, X_NEW)[:, 0], rtol=1e-9)
     assert_allclose(std, np.sqrt(variance + 49), rtol=1e-7)
     log_likelihood = stats.norm(reg.predict(X), 7.0).logpdf(y).sum()
     expected = dense.log_evidence(
