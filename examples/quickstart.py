@@ -3,8 +3,8 @@
     python examples/quickstart.py
 
 Every figure is an average over held-out rows of several random splits. MAP is the plain trained
-net, "subnetwork" the same net with a posterior on a tenth of its weights. Where the rows held out
-inside `fit` are predicted best without any variance, the two agree and the estimator says so.
+net, "subnetwork" the same net with a posterior on a twentieth of its weights. Where the rows held
+out inside `fit` are predicted best without any variance, the two agree and the estimator says so.
 """
 
 import argparse

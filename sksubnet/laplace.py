@@ -30,10 +30,10 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         signature names (``n_features``, ``n_outputs``, ...) are filled in.
     subnetwork_size : int, float or str, default="auto"
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"auto"`` a fifth of them but 2000 at most, ``"all"`` every candidate, and
-        ``"90% variance"`` as few as keep that share of the predictive variance (with
-        ``selection="greedy"``). Not used where ``selection`` names the weights itself.
-    selection : str, list of str, array-like or callable, default="swag"
+        the candidates, ``"auto"`` a twentieth of them but at least 100 and at most 500, ``"all"``
+        every candidate, and ``"90% variance"`` as few as keep that share of the predictive variance
+        (with ``selection="greedy"``). Not used where ``selection`` names the weights itself.
+    selection : str, list of str, array-like or callable, default="greedy"
         Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
         that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
         squared output gradient). By the training data: ``"swag"`` (largest variance along SGD from
@@ -52,7 +52,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : {"validation", "validation_1se", "evidence"} or float, default="validation"
+    prior_precision : float or str, default="validation_1se"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
         negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
         smallest precision that these rows do not tell from the best, which gives more variance
@@ -70,8 +70,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
         Share of the rows held out for early stopping of the default net and for tuning. A skorch
-        net with a ``train_split`` of its own uses that. Once tuning is done the held-out rows
-        count in the posterior too.
+        net with a ``train_split`` of its own uses that. The posterior is that of the other rows:
+        with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
         trains once for each fold. Needs an integer ``random_state``.
@@ -134,11 +134,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         net: Any = None,
         *,
         subnetwork_size: int | float | str = "auto",
-        selection: Any = "swag",
+        selection: Any = "greedy",
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation",
+        prior_precision: float | str = "validation_1se",
         link: str = "extended_probit",
         class_weight: Any = None,
         dtype: str = "float64",
@@ -184,10 +184,10 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         (``n_features``, ``n_outputs``, ...) are filled in.
     subnetwork_size : int, float or str, default="auto"
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
-        the candidates, ``"auto"`` a fifth of them but 2000 at most, ``"all"`` every candidate, and
-        ``"90% variance"`` as few as keep that share of the predictive variance (with
-        ``selection="greedy"``). Not used where ``selection`` names the weights itself.
-    selection : str, list of str, array-like or callable, default="swag"
+        the candidates, ``"auto"`` a twentieth of them but at least 100 and at most 500, ``"all"``
+        every candidate, and ``"90% variance"`` as few as keep that share of the predictive variance
+        (with ``selection="greedy"``). Not used where ``selection`` names the weights itself.
+    selection : str, list of str, array-like or callable, default="greedy"
         Which candidates. By what they do to predictions at reference inputs: ``"greedy"`` (those
         that keep most of the predictive standard deviation, by a search) and ``"gradient"`` (mean
         squared output gradient). By the training data: ``"swag"`` (largest variance along SGD from
@@ -206,7 +206,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : {"validation", "validation_1se", "evidence"} or float, default="validation"
+    prior_precision : float or str, default="validation_1se"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
         negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
         smallest precision that these rows do not tell from the best, which gives more variance
@@ -225,8 +225,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
         Share of the rows held out for early stopping of the default net and for tuning. A skorch
-        net with a ``train_split`` of its own uses that. Once tuning is done the held-out rows
-        count in the posterior too.
+        net with a ``train_split`` of its own uses that. The posterior is that of the other rows:
+        with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
         trains once for each fold. Needs an integer ``random_state``.
@@ -287,11 +287,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         net: Any = None,
         *,
         subnetwork_size: int | float | str = "auto",
-        selection: Any = "swag",
+        selection: Any = "greedy",
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation",
+        prior_precision: float | str = "validation_1se",
         noise: Any = "auto",
         normalize_y: bool = True,
         dtype: str = "float64",

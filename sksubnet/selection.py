@@ -68,7 +68,7 @@ class Subnetwork:
 
 
 SELECTIONS = (*SCORES, "greedy", "last_layer")
-AUTO_SHARE, AUTO_MOST = 0.2, 2000
+AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.05, 100, 500
 VARIANCE_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?% variance")
 
 CANDIDATES = ("weights", "all")
@@ -168,7 +168,8 @@ def is_greedy(selection: Any) -> bool:
 def n_selected(size: int | float | str, n_candidates: int) -> int:
     """Resolve ``subnetwork_size`` to a number of weights, the most there can be for a variance."""
     if size == "auto":
-        return max(1, min(round(AUTO_SHARE * n_candidates), AUTO_MOST))
+        wanted = max(AUTO_LEAST, min(round(AUTO_SHARE * n_candidates), AUTO_MOST))
+        return min(wanted, n_candidates)
     if isinstance(size, str):
         return n_candidates
     if isinstance(size, float):

@@ -41,7 +41,7 @@ def test_reference_inputs_reach_the_selection(selection):
         expected = select(direct(given), selection, 6, candidates)
         np.testing.assert_array_equal(reg.subnetwork_.indices, expected.indices)
         chosen[name] = tuple(reg.subnetwork_.indices)
-    assert chosen["away"] != chosen["train"]
+    assert len(set(chosen.values())) > 1
 
 
 def dense_share(reg, X_reference):

@@ -423,9 +423,9 @@ def test_size(size, expected):
 
 
 @pytest.mark.parametrize(
-    ("n_candidates", "expected"), [(1, 1), (30, 6), (9000, 1800), (10**7, 2000)]
+    ("n_candidates", "expected"), [(30, 30), (900, 100), (9000, 450), (10**7, 500)]
 )
-def test_size_by_default_is_a_fifth_up_to_a_limit(n_candidates, expected):
+def test_size_by_default_is_a_twentieth_within_limits(n_candidates, expected):
     assert n_selected("auto", n_candidates) == expected
 
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import Dataset, ValidSplit
@@ -338,4 +338,4 @@ def test_no_warning_in_a_plain_fit():
         quick_classifier(classifier_net(), selection="swag").fit(X, y).predict_proba(X)
         model = SubnetLaplaceRegressor(prior_precision="evidence", random_state=0)
         model.fit(*diabetes()).predict(diabetes()[0], return_std=True)
-        SubnetLaplaceClassifier(random_state=0).fit(*load_breast_cancer(return_X_y=True))
+        SubnetLaplaceClassifier(random_state=0).fit(*load_digits(return_X_y=True))
