@@ -43,8 +43,7 @@ def default_net(
     With enough rows it stops early on held-out rows and keeps the best weights; fewer are one
     batch. Settled by ``examples/benchmarks/tabular_study.py``.
     """
-    n_rows = len(X)
-    enough = n_rows >= MIN_ROWS_TO_HOLD_OUT
+    enough = len(X) >= MIN_ROWS_TO_HOLD_OUT
     center, scale = robust_scale(X, weights)
     kind, criterion = {
         "binary": (NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss),
@@ -65,7 +64,7 @@ def default_net(
         optimizer__weight_decay=1e-2,
         optimizer__fused=True,
         lr=5e-3,
-        batch_size=min(max(n_rows // 8, 32), 512) if enough else MIN_ROWS_TO_HOLD_OUT,
+        batch_size=min(max(len(X) // 8, 32), 512) if enough else MIN_ROWS_TO_HOLD_OUT,
         iterator_train__shuffle=True,
         max_epochs=300,
         train_split=split if enough else None,
@@ -127,8 +126,9 @@ def hold_out(
     net: NeuralNet, y: np.ndarray, *, fraction: float, needed: bool, stratify: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers to train on and to hold out; the net's own split decides where it has one."""
-    everything, nothing = np.arange(len(y)), np.arange(0)
-    split = net.train_split
+    everything, split = (np.arange(len(y)), np.arange(0)), net.train_split
+    if not needed and not isinstance(net, _Training):
+        return everything  # a trained net has no use for its split
     if isinstance(split, ValidSplit) and isinstance(split.cv, int | float):
         # skorch would take the first rows, which breaks sorted data: same share, but shuffled.
         share = split.cv if split.cv < 1 else 1 / split.cv
@@ -140,7 +140,7 @@ def hold_out(
             return np.asarray(train.indices), np.asarray(valid.indices)
     if needed and len(y) >= MIN_ROWS_TO_HOLD_OUT:
         return _shuffled_split(y, fraction, stratify, seed)
-    return everything, nothing
+    return everything
 
 
 def fit_net(

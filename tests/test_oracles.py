@@ -23,7 +23,6 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
-from sksubnet._base import draw_seed
 from sksubnet.cholesky import CholeskyPosterior
 from sksubnet.kernel import KernelPosterior
 from sksubnet.net import hold_out
@@ -64,15 +63,23 @@ def test_linear_net_equals_bayesian_ridge(linear_rows):
     assert reg.log_marginal_likelihood() == pytest.approx(marginal.logpdf(y), rel=1e-9)
 
 
-def test_held_out_rows_do_not_count(linear_rows):
+@pytest.mark.parametrize("trained", [True, False])
+def test_rows_that_stop_the_training_do_not_count(linear_rows, trained):
     X, y = linear_rows
-    module, given = nn.Linear(5, 1, bias=False).double(), {"prior_precision": 0.7, "noise": 0.4}
-    net = dense.frozen(NeuralNetRegressor, module, nn.MSELoss, train_split=ValidSplit(4))
-    reg = SubnetLaplaceRegressor(net, subnetwork_size="all", random_state=0, **given).fit(X, y)
-    options = {"fraction": 0.2, "needed": False, "stratify": False, "seed": draw_seed(0)}
-    train, held_out = hold_out(net.estimator, y, **options)
-    assert len(held_out) == 15
-    precision = X[train].T @ X[train] / 0.16 + 0.7 * np.eye(5)
+    options = {"module__in_features": 5, "module__out_features": 1, "module__bias": False}
+    net = NeuralNetRegressor(
+        nn.Linear, train_split=ValidSplit(4), max_epochs=1, verbose=0, **options
+    )
+    if trained:  # whose split has nothing to stop any more
+        module = nn.Linear(5, 1, bias=False).double()
+        net = dense.frozen(NeuralNetRegressor, module, nn.MSELoss, train_split=ValidSplit(4))
+    reg = SubnetLaplaceRegressor(
+        net, subnetwork_size="all", prior_precision=0.7, noise=0.4, normalize_y=False
+    ).fit(X, y)
+    used = {"fraction": 0.2, "needed": True, "stratify": False, "seed": reg._seed}
+    rows = X if trained else X[hold_out(reg.net_, y, **used)[0]]
+    assert len(rows) == (60 if trained else 45)
+    precision = rows.T @ rows / 0.16 + 0.7 * np.eye(5)
     expected = np.einsum("np,pq,nq->n", X, np.linalg.inv(precision), X)
     assert_allclose(reg.predictive(X).covariance[:, 0, 0], expected, rtol=1e-9)
 

@@ -15,6 +15,7 @@ again. The tables go to tabular_study_results.md next to this file.
 """
 
 import argparse
+import copy
 import datetime
 import json
 import os
@@ -146,14 +147,15 @@ def compared_models(split: Split, case: Case, missing: set[str]) -> Iterator[tup
 
 def with_held_out(model: Any, split: Split) -> Any:
     """The same posterior, but with the curvature of the held-out rows too."""
-    copy = type(model)(
-        FrozenEstimator(model.net_),
+    net = copy.deepcopy(model.net_).set_params(train_split=None)
+    everything = type(model)(
+        FrozenEstimator(net),
         selection=model.subnetwork_.indices,
         prior_precision=model.prior_precision_,
         random_state=model.random_state,
         **({} if split.classify else {"noise": model.noise_std_, "normalize_y": False}),
     )
-    return copy.fit(split.X, split.y)
+    return everything.fit(split.X, split.y)
 
 
 def compared_settings(
