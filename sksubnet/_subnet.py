@@ -47,7 +47,7 @@ from sksubnet.trained import Rows, TrainedNet
 from sksubnet.tuning import AnyProjection, Tuned, maximise_evidence, tune_on_held_out
 
 MIN_ROWS_TO_TUNE = 20
-HELD_OUT_RULES = {"validation": 0.0, "validation_1se": 1.0}
+HELD_OUT_RULES = {"validation": 0.0, "validation_half_se": 0.5, "validation_1se": 1.0}
 """How many standard errors above the lowest held-out loss the chosen one may be."""
 
 INERT_ENERGY = 1e-3

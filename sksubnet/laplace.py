@@ -52,13 +52,13 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_1se"
+    prior_precision : float or str, default="validation_half_se"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
-        smallest precision that these rows do not tell from the best, which gives more variance
-        away from the data: its loss exceeds the lowest by at most one standard error of their
-        difference. ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or
-        fewer than 20 held-out ones, nothing can be held out and the evidence decides.
+        negative log likelihood of held-out rows over a wide grid. ``"validation_half_se"`` and
+        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
+        half a standard error, or one, of their difference: more variance away from the data.
+        ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or fewer than
+        20 held-out ones, nothing can be held out and the evidence decides.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How the Gaussian over the logits becomes probabilities: the extended probit uses their whole
         covariance, ``"probit"`` is the paper's, ``"mc"`` averages quasi-random draws of the logits.
@@ -138,7 +138,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_1se",
+        prior_precision: float | str = "validation_half_se",
         link: str = "extended_probit",
         class_weight: Any = None,
         dtype: str = "float64",
@@ -206,13 +206,13 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_1se"
+    prior_precision : float or str, default="validation_half_se"
         Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid. ``"validation_1se"`` takes the
-        smallest precision that these rows do not tell from the best, which gives more variance
-        away from the data: its loss exceeds the lowest by at most one standard error of their
-        difference. ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or
-        fewer than 20 held-out ones, nothing can be held out and the evidence decides.
+        negative log likelihood of held-out rows over a wide grid. ``"validation_half_se"`` and
+        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
+        half a standard error, or one, of their difference: more variance away from the data.
+        ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or fewer than
+        20 held-out ones, nothing can be held out and the evidence decides.
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` finds it together
         with the prior precision.
@@ -291,7 +291,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_1se",
+        prior_precision: float | str = "validation_half_se",
         noise: Any = "auto",
         normalize_y: bool = True,
         dtype: str = "float64",

@@ -75,7 +75,7 @@ temperature was chosen on the fifth of the training rows on which that net stopp
   mean, median and smallest value over the data sets.
 - `worse than MAP on`: data sets where the loss exceeds the MAP's by more than two standard errors
   of the paired difference over the test rows.
-- `default`: "greedy", a twentieth of the weights but 100 to 500, "1 se".
+- `default`: "greedy", a twentieth of the weights but 100 to 500, half a standard error.
 - `seconds`: selection, curvature and tuning, mean over the data sets, and `/ training`, in units of
   the training of the net; for the MAP and the ensemble, the training itself. With `1 se` the
   selection is not repeated.
@@ -93,7 +93,7 @@ def posteriors(part: str) -> dict[str, dict[str, Any]]:
         for label, size in sizes.items()
         for strategy in STRATEGIES
     }
-    found["default"] = {"prior_precision": "validation_1se"}
+    found["default"] = {"prior_precision": "validation_half_se"}
     found["last layer"] = {"selection": "last_layer"}
     found["diagonal"] = {"subnetwork_size": "all", "covariance": "diag"}
     if part != "mnist":  # where the full posterior would take hours
