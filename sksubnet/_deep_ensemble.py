@@ -45,7 +45,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         Members that are fitted at once, each in a process of its own with a share of the cores;
         ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Show a progress bar over the members.
     random_state : int, RandomState or None, default=None
         Seed of the members' seeds; the global states of torch and NumPy stay as they are.
 
@@ -173,7 +173,7 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         Members that are fitted at once, each in a process of its own with a share of the cores;
         ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Show a progress bar over the members.
     random_state : int, RandomState or None, default=None
         Seed of the members' seeds; the global states of torch and NumPy stay as they are.
 

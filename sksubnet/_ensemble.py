@@ -19,6 +19,7 @@ from torch import Tensor
 from sksubnet._base import FORWARD_ROWS, BayesianNet
 from sksubnet.net import has_module_instance, is_frozen
 from sksubnet.predictive import Predictive
+from sksubnet.progress import progress
 
 OF_THE_NET = ("noise", "normalize_y", "dtype", "validation_fraction", "memory")
 
@@ -62,8 +63,9 @@ class DeepEnsemble(BayesianNet):
         X, y, weights = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
         member, targets = self._member(), self._targets_of_members(y)
-        self.estimators_ = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_fit_member)(member, X, targets, weights, int(seed)) for seed in seeds
+        self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_member)(member, X, targets, weights, int(seed))
+            for seed in progress(seeds, "members", self.verbose)
         )
         self._finish_fit()
         self._is_fitted = True

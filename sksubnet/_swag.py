@@ -85,7 +85,8 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Print a line for each epoch of the default net, and show progress bars for long loops. A
+        skorch net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -207,7 +208,8 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Print a line for each epoch of the default net, and show progress bars for long loops. A
+        skorch net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

@@ -78,7 +78,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -233,7 +233,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

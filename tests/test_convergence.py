@@ -296,7 +296,7 @@ QUIET_OR_NOT = {
     "swag": (SWAGClassifier(n_snapshots=5), "train_loss", "SWAG"),
     "vogn": (VOGNClassifier(n_epochs=5), "", "VOGN"),
     "dropout": (MCDropoutClassifier(), "train_loss", ""),
-    "ensemble": (DeepEnsembleClassifier(n_members=2), "", "2 out of   2"),
+    "ensemble": (DeepEnsembleClassifier(n_members=2), "", "members"),
 }
 
 
