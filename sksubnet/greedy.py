@@ -10,17 +10,15 @@ from torch import Tensor
 from sksubnet.progress import progress
 from sksubnet.sweep import TINY, Sweep, dual_variance
 
-SINGLY = 1000
-"""Weights enter in blocks of one plus the square of the number inside over this many."""
-
 PATIENT = 128
 """Weights up to which every gain is exact and the search thinks twice; more leave little to win."""
 
 EXCESS = 2
 """So many times the wanted weights are let in before the least useful leave."""
 
-BLOCKS = 32
-"""Second thoughts are given to one of so many parts of the subnetwork at once."""
+BLOCKS, FEW_BLOCKS = 32, 8
+"""Weights enter and leave in blocks of one of so many parts of those inside, at first singly; the
+fewer where many are wanted."""
 
 PASSES = 3
 """Most exchange passes."""
@@ -92,7 +90,7 @@ def grow(
     ([1, 0], [0.500, 0.666])
     """
     sweep = Sweep.empty(factors.double(), references.double(), prior_precision)
-    _, order, curve = _grown_to(sweep, size, share, verbose)
+    _, order, curve = _grown_to(sweep, size, size <= PATIENT, share, verbose)
     return _chosen(sweep, order, curve)
 
 
@@ -153,7 +151,7 @@ def choose(
     start = Sweep.empty(factors.double(), references.double(), prior_precision)
     patient = size <= PATIENT
     n_entering = min(EXCESS * size, factors.shape[1]) if patient else size
-    sweep, order, curve = _grown_to(start, n_entering, None, verbose)
+    sweep, order, curve = _grown_to(start, n_entering, patient, None, verbose)
     curve = curve[:size]
     plain = _chosen(start, order[:size], curve)
     if not patient:
@@ -175,12 +173,13 @@ def choose(
 
 
 def _grown_to(
-    sweep: Sweep, size: int, share: float | None, verbose: int
+    sweep: Sweep, size: int, patient: bool, share: float | None, verbose: int
 ) -> tuple[Sweep, Tensor, Tensor]:
     """Let weights enter up to a number or a mean share of the variance; their order and curve."""
     order, curve = [], []
-    for n_added in progress(_block_sizes(size), "selection", verbose):
-        block = _first(sweep.gains() if size <= PATIENT else sweep.slopes(), n_added)
+    sizes = _block_sizes(size, BLOCKS if patient else FEW_BLOCKS)
+    for n_added in progress(sizes, "selection", verbose):
+        block = _first(sweep.gains() if patient else sweep.slopes(), n_added)
         before = sweep.variances.mean()
         sweep, added = sweep.moved(block)
         order.append(block)
@@ -194,12 +193,12 @@ def _grown_to(
     return sweep, members, means
 
 
-def _block_sizes(size: int) -> list[int]:
+def _block_sizes(size: int, n_blocks: int) -> list[int]:
     """Numbers of weights that enter at once, 1 at first, with the sum ``size``."""
     sizes: list[int] = []
     n_inside = 0
     while n_inside < size:
-        sizes.append(min(1 + n_inside**2 // SINGLY, size - n_inside))
+        sizes.append(min(1 + n_inside // n_blocks, size - n_inside))
         n_inside += sizes[-1]
     return sizes
 

@@ -122,6 +122,8 @@ class Projection:
 
     def covariance(self, prior_precision: float) -> Tensor:
         """``J H^-1 J^T`` at a prior precision: (..., m, m)."""
+        if self.coordinates.shape[-2] == 1:  # many products of single rows are slow
+            return self.variance(prior_precision)[..., None]
         scaled = self.coordinates * (self.eigenvalues + prior_precision).rsqrt()
         inside = scaled @ scaled.mT
         return inside if self.outside is None else inside + self.outside / prior_precision

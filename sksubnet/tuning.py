@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 AnyProjection = Projection | FactorProjection | DiagonalProjection
 
-GRID = torch.logspace(-6, 8, 85, dtype=torch.float64)
-"""Prior precisions that are scanned: six to a decade."""
+GRID = torch.logspace(-6, 8, 43, dtype=torch.float64)
+"""Prior precisions that are scanned: three to a decade."""
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -209,7 +209,7 @@ def _scan(
     one to use from all that were looked at, the lowest unless it says otherwise.
     """
     costly = isinstance(source, CholeskyPosterior | FactorProjection)
-    grid, n_steps = (GRID[::12], 8) if costly else (GRID, 16)
+    grid, n_steps = (GRID[::6], 8) if costly else (GRID, 10)
     found: list[Point] = []
 
     def at(ratio: float) -> Point:

@@ -117,7 +117,10 @@ def test_sample_weight(model, data):
         ("selection", ["swag", "variance", "random", "magnitude", "last_layer", "layers.0.weight"]),
         ("candidates", ["weights", "all", "layers.0", "layers.2.bias"]),
         ("covariance", ["full", "diag"]),
-        ("prior_precision", ["validation", "validation_half_se", "validation_1se", "evidence", "float"]),
+        (
+            "prior_precision",
+            ["validation", "validation_half_se", "validation_1se", "evidence", "float"],
+        ),
         ("dtype", ["float32", "float64"]),
         ("subnetwork_size", ["all", "int", "float", "90% variance"]),
     ],
