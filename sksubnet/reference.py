@@ -32,7 +32,7 @@ SHORTLIST_PER_WEIGHT = 4
 """Candidates for each weight of the subnetwork, where these are more."""
 
 N_SAMPLED = 10_000
-"""Most candidates beyond the shortlist whose Jacobian is computed for the predictive variance."""
+"""Most candidates in a search for a share of the variance, and most whose variance is computed."""
 
 NEGLIGIBLE = 1e-2
 """Directions whose eigenvalue is below this share of the prior precision are left to the prior."""
@@ -127,10 +127,10 @@ def reference_energy(trained: TrainedNet, X: Tensor) -> Tensor:
     return total / len(X)
 
 
-def selection_problem(trained: TrainedNet, candidates: Tensor, size: int) -> Problem:
-    """Reduce the choice of ``size`` of the candidates (P,) to one among a shortlist."""
+def selection_problem(trained: TrainedNet, candidates: Tensor, size: int | None) -> Problem:
+    """Reduce the choice of ``size`` of the candidates (P,), or of many, to one of a shortlist."""
     X = reference_inputs(trained)
-    n_listed = max(SHORTLIST, SHORTLIST_PER_WEIGHT * size)
+    n_listed = max(SHORTLIST, SHORTLIST_PER_WEIGHT * size) if size else N_SAMPLED
     listed = _shortlist(trained, X, candidates, n_listed)
     factors, references = data_rows(trained, listed, N_FACTORS), reference_rows(trained, X, listed)
     of_listed = functools.partial(Kernels.of, factors, references)

@@ -222,7 +222,7 @@ def _greedy(
     trained: TrainedNet, candidates: Tensor, size: int, share: float | None
 ) -> tuple[Tensor, dict[str, Any]]:
     """Weights (S,) that keep most of the predictive sd at the reference inputs; how much."""
-    problem = selection_problem(trained, candidates, 1 if share else size)
+    problem = selection_problem(trained, candidates, None if share else size)
     size = min(size, len(problem.columns))
     parts = problem.factors, problem.references, problem.prior_precision, size
     if share is None:

@@ -197,8 +197,16 @@ def test_a_share_of_the_variance_needs_the_search(selection):
         variance_share("90% variance", selection)
 
 
-def test_a_share_beyond_the_shortlist(monkeypatch):
+def test_a_share_may_need_more_than_the_shortlist(monkeypatch):
+    expected = select(trained(), "greedy", P, ALL, 0.99)
     monkeypatch.setattr(reference, "SHORTLIST", 5)
+    found = select(trained(), "greedy", P, ALL, 0.99)
+    assert len(found) > 5
+    np.testing.assert_array_equal(found.indices, expected.indices)
+
+
+def test_a_share_that_too_few_candidates_keep(monkeypatch):
+    monkeypatch.setattr(reference, "N_SAMPLED", 5)
     message = r"The 5 most influential of the 45 candidates keep \d+\.\d% .* not 99.0%"
     with pytest.raises(ValueError, match=message):
         select(trained(), "greedy", P, ALL, 0.99)
