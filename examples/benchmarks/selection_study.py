@@ -20,7 +20,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import tempfile
 import time
 import warnings
@@ -31,14 +30,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import sklearn
-import skorch
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from study_data import PARTS, Case, Rows, cases, is_classification, load
+from study_scores import losses_and_scores, markdown
+from versions import versions
 
-import sksubnet
 from sksubnet import (
     DeepEnsembleClassifier,
     DeepEnsembleRegressor,
@@ -48,7 +46,6 @@ from sksubnet import (
     SubnetLaplaceRegressor,
 )
 from sksubnet._base import draw_seed
-from sksubnet.metrics import expected_calibration_error, interval_coverage
 from sksubnet.net import hold_out
 
 CLASSIFIERS = (MAPClassifier, DeepEnsembleClassifier, SubnetLaplaceClassifier)
@@ -140,21 +137,11 @@ def held_out_rows(point: Any, rows: Rows, seed: int) -> np.ndarray:
     return hold_out(point.net_, rows.y, seed=draw_seed(seed), **options)[1]
 
 
-def losses_and_scores(model: Any, rows: Rows, name: str) -> tuple[np.ndarray, dict[str, float]]:
+def losses_and_summary(model: Any, rows: Rows, name: str) -> tuple[np.ndarray, dict[str, float]]:
     """Negative log likelihood of each row; error and ECE, or RMSE and coverage of 90 %."""
-    X, y = rows.tests[name]
-    if rows.classify:
-        p, classes = model.predict_proba(X), model.classes_
-        correct = p[np.arange(len(y)), np.searchsorted(classes, y)]
-        losses = -np.log(correct.clip(np.finfo(float).eps))
-        error = float(np.mean(classes[p.argmax(axis=1)] != y))
-        calibration = expected_calibration_error(y, p, labels=classes)
-    else:
-        mean, std = model.predict(X, return_std=True)
-        losses = (np.log(2 * np.pi * std**2) + ((y - mean) / std) ** 2) / 2
-        error = float(np.sqrt(np.mean((y - mean) ** 2)))
-        calibration = interval_coverage(y, mean - 1.6449 * std, mean + 1.6449 * std)
-    return losses, {"nll": float(losses.mean()), "error": error, "calibration": calibration}
+    losses, scores = losses_and_scores(model, rows.classify, *rows.tests[name])
+    calibration = scores["ece" if rows.classify else "coverage"]
+    return losses, {"nll": scores["loss"], "error": scores["error"], "calibration": calibration}
 
 
 def run(case: Case, rows: Rows, missing: set[str], cache: Path) -> None:
@@ -168,7 +155,7 @@ def run(case: Case, rows: Rows, missing: set[str], cache: Path) -> None:
             record["prior_precision"] = getattr(model, "prior_precision_", None)
             record["n_weights"] = len(getattr(model, "subnetwork_", ()))
             for name in rows.tests:
-                losses, scores = losses_and_scores(model, rows, name)
+                losses, scores = losses_and_summary(model, rows, name)
                 # of the same rows under the MAP: paired, and so hardly noisy
                 excess = losses - references.setdefault(name, losses)
                 scores["excess"] = float(excess.mean())
@@ -229,14 +216,6 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[ranks.mean(axis=1).sort_values(kind="stable").index]
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [["method", *map(str, table.columns)], ["---"] * (len(table.columns) + 1)]
-    for name, row in table.iterrows():
-        cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
-        lines.append([str(name), *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def with_other_error(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out the methods whose errors are within 1 % of the MAP's on all columns."""
     others = ((table / table.loc["MAP"] - 1).abs() > 0.01).any(axis=1)
@@ -251,7 +230,7 @@ def sections(frame: pd.DataFrame) -> Iterator[str]:
     over, columns = ("data", "test") if part == "mnist" else ("test", "data")
     for name, rows in frame.groupby(over, sort=False):
         if part != "mnist":
-            yield f"### {name}: all data sets\n\n{markdown(summary(rows))}"
+            yield f"### {name}: all data sets\n\n{markdown(summary(rows), 'method', 4)}"
         for value, title in TITLES.items():
             table = rows.pivot_table(value, "method", columns, sort=False)
             if part == "mnist" and value == "nll":
@@ -259,19 +238,16 @@ def sections(frame: pd.DataFrame) -> Iterator[str]:
                 table["60…120° / MAP"] = turned / turned["MAP"]
                 table["seconds"] = rows.groupby("method")["seconds"].mean()
             elif value == "nll":
-                median = by_data(rows, value, "median")
-                yield f"### {name}: {title}, median of the splits\n\n{markdown(median)}"
+                median = markdown(by_data(rows, value, "median"), "method", 4)
+                yield f"### {name}: {title}, median of the splits\n\n{median}"
             elif value == "error":
                 table = with_other_error(table)
-            yield f"### {name}: {title}\n\n{markdown(table)}"
+            yield f"### {name}: {title}\n\n{markdown(table, 'method', 4)}"
 
 
 def report(frame: pd.DataFrame, command: str) -> str:
-    packages = (sksubnet, torch, skorch, sklearn, np)
-    versions = [f"{package.__name__} {package.__version__}" for package in packages]
-    versions.append(f"Python {platform.python_version()}")
     lines = ["# Selection of subnetworks on real data", "", f"`{command}`,"]
-    lines += [f"{datetime.date.today()}; {', '.join(versions)}; one thread.", HEAD]
+    lines += [f"{datetime.date.today()}; {versions()}; one thread.", HEAD]
     parts = [frame[frame["part"] == part] for part in PARTS if (frame["part"] == part).any()]
     return "\n".join([*lines, *(text for part in parts for text in sections(part))])
 

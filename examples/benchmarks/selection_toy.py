@@ -18,21 +18,18 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
-import skorch
 import torch
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetRegressor
 from torch import nn
+from versions import versions
 
-import sksubnet
 from sksubnet import SubnetLaplaceRegressor
 
 HERE = Path(__file__).parent
@@ -210,12 +207,6 @@ def draw(toy: Toy, net: NeuralNetRegressor, sizes: list[int], file: Path) -> Non
     figure.supylabel("y: mean, one and two predictive standard deviations")
     figure.tight_layout()
     figure.savefig(file, dpi=120)
-
-
-def versions() -> str:
-    packages = (sksubnet, torch, skorch, sklearn, np)
-    found = [f"{package.__name__} {package.__version__}" for package in packages]
-    return ", ".join([*found, f"Python {platform.python_version()}"])
 
 
 def main() -> None:

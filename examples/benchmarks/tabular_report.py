@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from study_scores import markdown
 from tabular_settings import SETTINGS
 
 HEAD = """
@@ -41,14 +42,6 @@ Trained on 90 % of the development rows, scored on the vault.
   they had tuned the prior precision and the noise; it takes no part in the ranks.
 """
 WITHOUT_RANK = "curvature of all rows"
-
-
-def markdown(table: pd.DataFrame, corner: str) -> str:
-    lines = [[corner, *map(str, table.columns)], ["---"] * (len(table.columns) + 1)]
-    for name, row in table.iterrows():
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row]
-        lines.append([str(name), *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def by_table(frame: pd.DataFrame, value: str, how: Any = "mean") -> pd.DataFrame:
@@ -95,7 +88,7 @@ def settings_sections(frame: pd.DataFrame) -> Iterator[str]:
                 "epochs": by_table(part, "epochs").mean(axis=1).map("{:.0f}".format),
             }
         )
-        yield f"### At most {rows} training rows\n\n{markdown(summary, 'setting')}"
+        yield f"### At most {rows} training rows\n\n{markdown(summary, 'setting', 3)}"
         lines = part.groupby("table", sort=False)[["n_rows", "n_features"]].first()
         loss, seconds = by_table(part, "loss"), by_table(part, "seconds")
         for name in change.index.intersection(["start", "chosen"]):
@@ -103,7 +96,7 @@ def settings_sections(frame: pd.DataFrame) -> Iterator[str]:
             lines[f"seconds, {name}"] = seconds.loc[name].map("{:.2f}".format)
         if "chosen" in change.index:
             lines["change"] = change.loc["chosen"].map("{:+.1f}".format)
-        yield markdown(lines, "table")
+        yield markdown(lines, "table", 3)
 
 
 def models_sections(frame: pd.DataFrame) -> Iterator[str]:
@@ -127,16 +120,17 @@ def models_sections(frame: pd.DataFrame) -> Iterator[str]:
             columns[value] = by_table(part, value).mean(axis=1).map("{:.3f}".format)
         columns["seconds"] = by_table(part, "seconds").mean(axis=1)
         order = loss.rank().mean(axis=1).sort_values().index
-        yield markdown(pd.DataFrame(columns).reindex(order).fillna(""), "model")
+        yield markdown(pd.DataFrame(columns).reindex(order).fillna(""), "model", 3)
         for value in ["loss", "ece"] if classify else ["loss", "coverage"]:
-            yield f"{value}:\n\n{markdown(by_table(part, value).T.map('{:.3f}'.format), 'table')}"
+            cells = by_table(part, value).T.map("{:.3f}".format)
+            yield f"{value}:\n\n{markdown(cells, 'table', 3)}"
     yield "### Seconds\n\n`posterior`: selection, curvature and tuning; `/ training`: of the net.\n"
     seconds = by_table(frame, "seconds").drop(index=WITHOUT_RANK).T
     laplace = frame[frame["method"] == "subnetwork Laplace"].groupby("table", sort=False)
     lines = laplace[["n_rows", "n_features"]].first().join(seconds)
     lines["posterior"] = laplace["posterior"].mean()
     lines["/ training"] = lines["posterior"] / laplace["training"].mean()
-    yield markdown(lines, "table")
+    yield markdown(lines, "table", 3)
 
 
 def report(records: list[dict[str, Any]], head: str) -> str:

@@ -19,7 +19,6 @@ import copy
 import datetime
 import json
 import os
-import platform
 import tempfile
 import time
 import warnings
@@ -29,8 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
-import skorch
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
@@ -41,12 +38,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from study_scores import losses_and_scores
 from tabular_data import Rows, Split, table_names
 from tabular_report import report
 from tabular_settings import SETTINGS, net_of
 from threadpoolctl import threadpool_limits
+from versions import versions
 
-import sksubnet
 from sksubnet import (
     DeepEnsembleClassifier,
     DeepEnsembleRegressor,
@@ -55,7 +53,6 @@ from sksubnet import (
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
 )
-from sksubnet.metrics import expected_calibration_error, interval_coverage
 
 PARTS = ("settings", "models")
 RESULTS = Path(__file__).with_name("tabular_study_results.md")
@@ -63,7 +60,6 @@ OURS = {
     True: (MAPClassifier, SubnetLaplaceClassifier, DeepEnsembleClassifier),
     False: (MAPRegressor, SubnetLaplaceRegressor, DeepEnsembleRegressor),
 }
-NORMAL_90 = 1.6449
 SMALL_TABLE, LARGE_TABLE = 2000, 10_000
 
 
@@ -172,26 +168,6 @@ def compared_settings(
             yield name, model, {"seconds": seconds, "epochs": len(model.net_.history)}
 
 
-def losses_and_scores(model: Any, split: Split) -> tuple[np.ndarray, dict[str, float]]:
-    """Negative log likelihood of each test row; error and calibration."""
-    y = split.test_y
-    if split.classify:
-        p, classes = model.predict_proba(split.test_X), model.classes_
-        correct = p[np.arange(len(y)), np.searchsorted(classes, y)]
-        losses = -np.log(correct.clip(np.finfo(float).eps))
-        error = float(np.mean(classes[p.argmax(axis=1)] != y))
-        ece = expected_calibration_error(y, p, labels=classes)
-        return losses, {"loss": float(losses.mean()), "error": error, "ece": ece}
-    mean, std = model.predict(split.test_X, return_std=True)
-    losses = (np.log(2 * np.pi * std**2) + ((y - mean) / std) ** 2) / 2
-    return losses, {
-        "loss": float(losses.mean()),
-        "error": float(np.sqrt(np.mean((y - mean) ** 2))),
-        "coverage": interval_coverage(y, mean - NORMAL_90 * std, mean + NORMAL_90 * std),
-        "width": float(np.mean(2 * NORMAL_90 * std)),
-    }
-
-
 def run(case: Case, rows: Rows, missing: set[str], cache: Path) -> None:
     """Fit and score what is missing of a case; one line of the cache for each method."""
     if case.part == "models":
@@ -203,7 +179,7 @@ def run(case: Case, rows: Rows, missing: set[str], cache: Path) -> None:
     reference = None
     shape = {"classify": split.classify, "n_rows": len(split.X), "n_features": split.X.shape[1]}
     for method, model, record in models:
-        losses, scores = losses_and_scores(model, split)
+        losses, scores = losses_and_scores(model, split.classify, split.test_X, split.test_y)
         reference = losses if reference is None else reference
         # of the same rows: paired, and so hardly noisy
         excess = losses - reference
@@ -267,10 +243,7 @@ def main() -> None:
                     if missing:
                         run(case, rows, missing, cache)
             print(table, f"{time.perf_counter() - start:.0f} s", flush=True)
-        packages = (sksubnet, torch, skorch, sklearn, np)
-        versions = [f"{package.__name__} {package.__version__}" for package in packages]
-        versions.append(f"Python {platform.python_version()}")
-        head = f"`{command}`,\n{datetime.date.today()}; {', '.join(versions)}; one thread."
+        head = f"`{command}`,\n{datetime.date.today()}; {versions()}; one thread."
         text = report(read(cache), head)
     if arguments.quick:
         print(text)
