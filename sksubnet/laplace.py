@@ -6,10 +6,8 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 
-from sksubnet._classifier import BayesianNetClassifier
-from sksubnet._regressor import BayesianNetRegressor
-from sksubnet._subnet import SubnetLaplace
-from sksubnet.likelihood import LINKS
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, SubnetLaplace
+from sksubnet.predictive import LINKS
 
 
 class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):

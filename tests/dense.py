@@ -5,7 +5,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
-from sksubnet.trained import Latent, Rows, TrainedNet
+from sksubnet.nets.trained import Latent, Rows, TrainedNet
 
 
 def mlp(n_inputs=3, hidden=6, n_outputs=2, seed=0):

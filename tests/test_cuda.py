@@ -10,9 +10,9 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-import sksubnet._subnet
+import sksubnet.estimators.subnet
 from sksubnet import MAPClassifier, SubnetLaplaceClassifier, SubnetLaplaceRegressor, SWAGClassifier
-from sksubnet.scores import SCORES
+from sksubnet.selection.scores import SCORES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -58,7 +58,7 @@ def test_every_strategy_runs_on_the_device_of_the_net(selection):
 
 
 def test_many_weights_on_the_gpu(monkeypatch):
-    monkeypatch.setattr(sksubnet._subnet, "EIGEN_LIMIT", 10)
+    monkeypatch.setattr(sksubnet.estimators.subnet, "EIGEN_LIMIT", 10)
     X, cpu, gpu = on_both_devices(
         "regression", selection="magnitude", subnetwork_size=50, prior_precision=0.5, noise=50.0
     )

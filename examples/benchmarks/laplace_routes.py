@@ -13,10 +13,10 @@ from torch.func import functional_call, jacrev, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
 from sksubnet import SubnetLaplaceClassifier
-from sksubnet.curvature import ggn
-from sksubnet.jacobian import plan_jacobian
-from sksubnet.likelihood import Categorical
-from sksubnet.trained import Latent, Rows, TrainedNet
+from sksubnet.jacobian.rows import plan_jacobian
+from sksubnet.nets.trained import Latent, Rows, TrainedNet
+from sksubnet.posterior.curvature import ggn
+from sksubnet.predictive.likelihood import Categorical
 
 try:
     with warnings.catch_warnings():

@@ -45,8 +45,8 @@ from sksubnet import (
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
 )
-from sksubnet._base import draw_seed
-from sksubnet.net import hold_out
+from sksubnet.estimators.base import draw_seed
+from sksubnet.nets.training import hold_out
 
 CLASSIFIERS = (MAPClassifier, DeepEnsembleClassifier, SubnetLaplaceClassifier)
 REGRESSORS = (MAPRegressor, DeepEnsembleRegressor, SubnetLaplaceRegressor)

@@ -10,8 +10,8 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-from sksubnet.net import default_net
-from sksubnet.tabular import TabularMLP, robust_scale
+from sksubnet.nets.tabular import TabularMLP, robust_scale
+from sksubnet.nets.training import default_net
 
 
 class Variant(TabularMLP):

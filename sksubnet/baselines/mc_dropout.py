@@ -1,0 +1,250 @@
+"""MC dropout: dropout stays active in prediction (Gal and Ghahramani, ICML 2016)."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from sksubnet.baselines.draws import NetDraws
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+from sksubnet.sampling import check_dropout, dropout_latents
+
+CONSTRAINTS = {
+    "n_draws": [Interval(Integral, 1, None, closed="left")],
+    "dropout": [Interval(Real, 0, 1, closed="neither")],
+}
+
+
+class MCDropout(NetDraws):
+    """Draws of a net with dropout."""
+
+    n_draws: int
+
+    def _prepare_net(self, X: np.ndarray, weights: np.ndarray, task: str, n_outputs: int) -> None:
+        super()._prepare_net(X, weights, task, n_outputs)
+        check_dropout(self.net_.module_)
+
+    def _latent_draws(self, X: Tensor) -> Tensor:
+        return dropout_latents(self._latent, X, n_draws=self.n_draws, seed=self._seed)
+
+
+class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
+    """Neural net classifier that keeps dropout active in prediction.
+
+    Class probabilities are averaged over draws of the net with random units left out [1]_.
+
+    Parameters
+    ----------
+    net : skorch net, FrozenEstimator or None, default=None
+        A skorch classifier, copied and trained in ``fit`` (its parameters are reachable as
+        ``net__lr``, ``net__module__...``), a fitted one in
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
+        scales its inputs and stops early. Its criterion gives the likelihood:
+        ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
+    n_draws : int, default=100
+        Number of dropout masks, each of them a pass of the net over the rows to predict.
+    dropout : float in (0, 1), default=0.1
+        Dropout rate of the default net, behind each hidden layer. A skorch net has its own dropout
+        modules, and this is not used.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied into ``sample_weight``.
+    dtype : {"float64", "float32"}, default="float64"
+        Floating point type of the net.
+    validation_fraction : float in (0, 1), default=0.2
+        Share of the rows held out for early stopping of the default net. A skorch net with a
+        ``train_split`` of its own uses that.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained nets, so that the same training is done once. Needs an integer
+        ``random_state``.
+    n_jobs : int or None, default=None
+        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+    verbose : int, default=0
+        Print a line for each epoch of the default net, and show progress bars for long loops. A
+        skorch net has a ``verbose`` of its own.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random; the global states of torch and NumPy stay as they are.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    net_ : skorch net
+        The trained net.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+
+    See Also
+    --------
+    MCDropoutRegressor : The same for regression.
+    SubnetLaplaceClassifier : A posterior over some of the weights of a net without dropout.
+
+    Notes
+    -----
+    A draw leaves out the same units for all rows: it is one function, so that a prediction does not
+    depend on the rows around it and the same draws are made in every call. ``nn.Dropout`` and its
+    relatives are seen if the rows are the first dimension of their input, neither
+    ``torch.nn.functional.dropout`` nor the dropout argument of recurrent and attention layers.
+    Batch normalisation stays as trained.
+
+    References
+    ----------
+    .. [1] Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty
+       in deep learning", ICML 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sksubnet import MCDropoutClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = MCDropoutClassifier(n_draws=20, random_state=0).fit(X, y)
+    >>> clf.score(X, y) > 0.9
+    True
+    >>> bool((clf.predictive(X).mutual_information() > 0).all())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetClassifier._parameter_constraints,
+        **CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        net: Any = None,
+        *,
+        n_draws: int = 100,
+        dropout: float = 0.1,
+        class_weight: Any = None,
+        dtype: str = "float64",
+        validation_fraction: float = 0.2,
+        memory: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ) -> None:
+        self.net = net
+        self.n_draws = n_draws
+        self.dropout = dropout
+        self.class_weight = class_weight
+        self.dtype = dtype
+        self.validation_fraction = validation_fraction
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.random_state = random_state
+
+
+class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
+    """Neural net regressor that keeps dropout active in prediction.
+
+    The mean and the epistemic part of the standard deviation are those of draws of the net with
+    random units left out [1]_. ``predict`` averages over the draws too.
+
+    Parameters
+    ----------
+    net : skorch net, FrozenEstimator or None, default=None
+        A skorch regressor with ``MSELoss``, copied and trained in ``fit`` (its parameters are
+        reachable as ``net__lr``, ``net__module__...``), a fitted one in
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
+        scales its inputs and stops early.
+    n_draws : int, default=100
+        Number of dropout masks, each of them a pass of the net over the rows to predict.
+    dropout : float in (0, 1), default=0.1
+        Dropout rate of the default net, behind each hidden layer. A skorch net has its own dropout
+        modules, and this is not used.
+    noise : "auto", float or array of shape (n_targets,), default="auto"
+        Standard deviation of the noise in the units of the target; ``"auto"`` minimises the
+        negative log likelihood of held-out rows, or of the training rows where there are fewer than
+        100 and none is held out.
+    normalize_y : bool, default=True
+        Train on targets of mean 0 and variance 1; predictions are in the original units. A frozen
+        net sees targets as they are.
+    dtype : {"float64", "float32"}, default="float64"
+        Floating point type of the net.
+    validation_fraction : float in (0, 1), default=0.2
+        Share of the rows held out for early stopping of the default net and for the noise. A skorch
+        net with a ``train_split`` of its own uses that.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained nets, so that the same training is done once. Needs an integer
+        ``random_state``.
+    n_jobs : int or None, default=None
+        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+    verbose : int, default=0
+        Print a line for each epoch of the default net, and show progress bars for long loops. A
+        skorch net has a ``verbose`` of its own.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random; the global states of torch and NumPy stay as they are.
+
+    Attributes
+    ----------
+    noise_std_ : float or ndarray of shape (n_targets,)
+        Standard deviation of the noise, in the units of the target.
+    net_ : skorch net
+        The trained net.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+
+    See Also
+    --------
+    MCDropoutClassifier : The same for classification.
+    SubnetLaplaceRegressor : A posterior over some of the weights of a net without dropout.
+
+    Notes
+    -----
+    A draw leaves out the same units for all rows: it is one function, so that a prediction does not
+    depend on the rows around it and the same draws are made in every call. ``nn.Dropout`` and its
+    relatives are seen if the rows are the first dimension of their input, neither
+    ``torch.nn.functional.dropout`` nor the dropout argument of recurrent and attention layers.
+    Batch normalisation stays as trained.
+
+    References
+    ----------
+    .. [1] Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty
+       in deep learning", ICML 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sksubnet import MCDropoutRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = MCDropoutRegressor(n_draws=20, random_state=0).fit(X, y)
+    >>> mean, std = reg.predict(X, return_std=True)
+    >>> bool((std > reg.noise_std_).all())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetRegressor._parameter_constraints,
+        **CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        net: Any = None,
+        *,
+        n_draws: int = 100,
+        dropout: float = 0.1,
+        noise: Any = "auto",
+        normalize_y: bool = True,
+        dtype: str = "float64",
+        validation_fraction: float = 0.2,
+        memory: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ) -> None:
+        self.net = net
+        self.n_draws = n_draws
+        self.dropout = dropout
+        self.noise = noise
+        self.normalize_y = normalize_y
+        self.dtype = dtype
+        self.validation_fraction = validation_fraction
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.random_state = random_state

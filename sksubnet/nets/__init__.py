@@ -1,0 +1,45 @@
+"""The only wing that knows skorch: default net, training, and the trained net as tensors.
+
+A user's net goes in and a `TrainedNet` comes out: the module in evaluation mode, its latents, its
+likelihood, and the `Rows` that it was trained and is tuned on. Everything after the training works
+on that value.
+
+Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
+"""
+
+from sksubnet.nets.caching import content_hash
+from sksubnet.nets.convergence import check_convergence
+from sksubnet.nets.trained import Latent, Rows, TrainedNet, flat_weights
+from sksubnet.nets.training import (
+    check_net,
+    default_net,
+    finish,
+    fit_net,
+    gives_probabilities,
+    has_module_instance,
+    hold_out,
+    is_frozen,
+    learning_rates,
+    output_width,
+    prepare,
+)
+
+__all__ = [
+    "Latent",
+    "Rows",
+    "TrainedNet",
+    "check_convergence",
+    "check_net",
+    "content_hash",
+    "default_net",
+    "finish",
+    "fit_net",
+    "flat_weights",
+    "gives_probabilities",
+    "has_module_instance",
+    "hold_out",
+    "is_frozen",
+    "learning_rates",
+    "output_width",
+    "prepare",
+]

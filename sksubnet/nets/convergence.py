@@ -1,0 +1,67 @@
+"""Whether training converged: its loss against that of a constant, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+if TYPE_CHECKING:
+    from sksubnet.nets.trained import TrainedNet
+
+BATCH_ROWS = 4096
+
+FAR_ABOVE = 10.0
+"""Times the loss of latents 0 above which a net was not trained but thrown off course."""
+
+
+def check_convergence(
+    trained: TrainedNet, history: Iterable[Mapping[str, Any]], rates: str
+) -> None:
+    """Raise where the trained net is not finite; warn where a constant beats it by far.
+
+    ``history`` has the ``train_loss`` of each epoch, ``rates`` the learning rates in words.
+    """
+    advice = "Lower the learning rate (net__lr), or scale the inputs and targets."
+    loss, constant = _mean_losses(trained)
+    if not all(bool(weights.isfinite().all()) for weights in trained.module.parameters()):
+        raise ValueError(f"Training diverged: the weights are not finite with {rates}. {advice}")
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"Training diverged: the loss of the training rows is {loss} with {rates}. {advice}"
+        )
+    losses = (epoch.get("train_loss", 0.0) for epoch in history)
+    failed = [number for number, value in enumerate(losses, start=1) if not math.isfinite(value)]
+    if loss > FAR_ABOVE * constant:
+        problem = (
+            f"the mean loss of a training row is {loss:.3g}, that of outputs 0 is {constant:.3g}"
+        )
+    elif failed:
+        problem = (
+            f"the loss is not finite from epoch {failed[0]} on; the weights are from before that"
+        )
+    else:
+        return
+    warnings.warn(
+        f"Training did not converge with {rates}: {problem}. {advice}",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
+
+
+def _mean_losses(trained: TrainedNet) -> tuple[float, float]:
+    """Weighted mean negative log likelihood of the training rows, and that of latents 0."""
+    loss = constant = 0.0
+    with torch.no_grad():
+        for start in range(0, len(trained.train), BATCH_ROWS):
+            batch = trained.train[start : start + BATCH_ROWS]
+            weights = (batch.weights / trained.train.weights.sum()).double()
+            latents = trained.latent(batch.X).double()
+            zeros = torch.zeros_like(latents)
+            loss -= float(weights @ trained.likelihood.log_prob(latents, batch.y).double())
+            constant -= float(weights @ trained.likelihood.log_prob(zeros, batch.y).double())
+    return loss, constant

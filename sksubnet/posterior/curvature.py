@@ -1,0 +1,238 @@
+"""The generalised Gauss-Newton matrix (GGN) of a subnetwork, summed over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from sksubnet.jacobian import (
+    FactoredRows,
+    JacobianPlan,
+    factored_jacobian,
+    jacobian,
+    plan_jacobian,
+    squared_jacobian_sum,
+    trained_indices,
+)
+from sksubnet.posterior.cholesky import mirror_upper_
+from sksubnet.progress import progress
+
+if TYPE_CHECKING:
+    from sksubnet.nets import Rows, TrainedNet
+    from sksubnet.predictive import Likelihood
+
+T = TypeVar("T")
+
+FEW_ROWS = 8
+"""Rows below which the passes through a large net lose speed."""
+
+MEMORY_BUDGET = 2**28
+"""Bytes that the Jacobian rows of one batch may take."""
+
+RECYCLED_BYTES = 3 * 2**23
+"""Size up to which allocators hand out the same memory again instead of fresh pages."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """GGN of S weights, ``sum_n w_n J_n^T Lambda_n J_n``, as one of three representations.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Weighted log likelihood of the rows at the MAP.
+    n_rows : float
+        Sum of the row weights.
+    matrix : Tensor of shape (S, S) or None
+        The GGN itself (primal).
+    factors : FactoredRows or None
+        Rows Phi (n, S) with ``GGN = Phi^T Phi`` (dual), for n < S.
+    diagonal : Tensor of shape (S,) or None
+        Its diagonal only.
+    """
+
+    log_likelihood: float
+    n_rows: float
+    matrix: Tensor | None = field(default=None, repr=False)
+    factors: FactoredRows | None = field(default=None, repr=False)
+    diagonal: Tensor | None = field(default=None, repr=False)
+
+    def restricted(self, indices: Tensor) -> Curvature:
+        """Diagonal of some of the weights."""
+        assert self.diagonal is not None
+        return replace(self, diagonal=self.diagonal[indices])
+
+    def eigendecomposition(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (R,) and basis (S, R) of the GGN.
+
+        The basis of the dual is (n, R), and stands for ``Phi^T`` times it.
+
+        Directions whose eigenvalue is rounding error are left out where that at least halves the
+        basis; the posterior treats them as directions about which the data say nothing.
+        """
+        if self.factors is not None:
+            values, vectors = torch.linalg.eigh(self.factors.inner(self.factors))
+            keep = values > _rounding_error(values)
+            values = values[keep]
+            return values, vectors[:, keep] * values.rsqrt()
+        assert self.matrix is not None
+        values, basis = torch.linalg.eigh(self.matrix)
+        keep = values > _rounding_error(values)
+        if keep.sum() <= len(values) / 2:
+            return values[keep], basis[:, keep]
+        return values.clamp(min=0), basis
+
+
+def ggn(
+    trained: TrainedNet,
+    plan: JacobianPlan,
+    rows: Rows,
+    *,
+    dtype: torch.dtype = torch.float64,
+    batch_size: int | None = None,
+    verbose: int = 0,
+) -> Curvature:
+    """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
+    if batch_size is None:
+        batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
+    total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.X.device)
+    log_likelihood = 0.0
+    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+        seeds = _weighted_roots(trained, batch)
+        outputs, phi = jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+        add_upper_gram_(total, phi.permute(2, 1, 0).flatten(1))
+    mirror_upper_(total)
+    return Curvature(log_likelihood, float(rows.weights.sum()), matrix=total)
+
+
+def ggn_factors(
+    trained: TrainedNet,
+    plan: JacobianPlan,
+    rows: Rows,
+    *,
+    batch_size: int | None = None,
+    verbose: int = 0,
+) -> Curvature:
+    """Return the same GGN by factors, one for each row and column of the output Hessian's root."""
+    if batch_size is None:
+        batch_size = factored_rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
+    factors: list[FactoredRows] = []
+    log_likelihood = 0.0
+    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+        seeds = _weighted_roots(trained, batch)
+        outputs, phi = factored_jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+        factors.append(phi.double())
+    return Curvature(log_likelihood, float(rows.weights.sum()), factors=FactoredRows.stack(factors))
+
+
+def ggn_diagonal(
+    trained: TrainedNet, rows: Rows, *, batch_size: int | None = None, verbose: int = 0
+) -> Curvature:
+    """Diagonal of the GGN over all P weights of the net; frozen weights have curvature 0."""
+    indices = trained_indices(trained.module)
+    plan = plan_for(trained, indices)
+    diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.X.device)
+    log_likelihood = 0.0
+    if batch_size is None:
+        batch_size = rows_of_layers(plan, trained.n_outputs, trained.latent.dtype)
+    for batch in progress(list(batches(rows, batch_size)), "diagonal", verbose):
+        seeds = _weighted_roots(trained, batch)
+        diagonal += squared_jacobian_sum(trained.latent, trained.module, batch.X, seeds, plan)
+        with torch.no_grad():
+            outputs = trained.latent(batch.X)
+        log_likelihood += _log_likelihood(trained, outputs, batch)
+    return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
+
+
+def plan_for(trained: TrainedNet, indices: Tensor) -> JacobianPlan:
+    """Plan the Jacobian of some weights, checked on a few training rows."""
+    return plan_jacobian(trained.latent, trained.module, indices, trained.train.X)
+
+
+def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = None) -> Tensor:
+    """Squared Jacobian (S,) of single weights, summed over the outputs of some training rows.
+
+    Outputs are added with random signs, which gives the sum in expectation for one backward pass.
+    """
+    if n_rows is None:
+        # A small part of the cost of the curvature itself.
+        n_rows = min(max(len(trained.train) // 10, 64), 256)
+    rows = trained.train[:: -(-len(trained.train) // n_rows)]
+    energy = torch.zeros(plan.n_selected, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(trained.seed)
+
+    def signs(outputs: Tensor) -> Tensor:
+        drawn = torch.randint(2, (*outputs.shape, 1), generator=generator)
+        return (2 * drawn - 1).to(outputs)
+
+    for batch in batches(rows, rows_within_budget(plan, 1, trained.latent.dtype)):
+        _, phi = jacobian(trained.latent, trained.module, plan, batch.X, signs)
+        energy += phi.double().square().sum(dim=(0, 1)).cpu()
+    return energy
+
+
+def add_upper_gram_(total: Tensor, columns: Tensor) -> None:
+    """Add ``A A^T`` of A (S, n) to the upper triangle, by block rows: half of the full product."""
+    block = min(max(128, len(total) // 8), 1024)
+    for start in range(0, len(total), block):
+        stop = min(start + block, len(total))
+        total[start:stop, start:] += columns[start:stop] @ columns[start:].mT
+
+
+def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
+    """Cut rows into consecutive batches."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
+
+
+def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
+
+    Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
+    budget allows, so that adding up S x S products does not cost more than forming them.
+    """
+    wanted = max(RECYCLED_BYTES, 4 * plan.n_selected**2 * dtype.itemsize)
+    bytes_per_row = max(1, n_outputs * plan.n_selected * dtype.itemsize)
+    most = min(wanted, MEMORY_BUDGET) // bytes_per_row
+    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def factored_rows_within_budget(
+    plan: JacobianPlan, n_outputs: int, dtype: torch.dtype, n_factors: int = 0
+) -> int:
+    """Rows of a batch whose factored Jacobian, and its products with n others, stay within it."""
+    bytes_per_row = max(1, 8 * n_outputs * (plan.n_kept + n_factors))
+    return max(1, min(MEMORY_BUDGET // bytes_per_row, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def rows_of_layers(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows whose gradients at the layers are recycled memory too, yet enough for fast layers."""
+    bytes_per_row = max(1, n_outputs * plan.n_captured * dtype.itemsize)
+    return max(FEW_ROWS, min(4096, RECYCLED_BYTES // bytes_per_row))
+
+
+def hessian_rank(likelihood: Likelihood, n_outputs: int) -> int:
+    """Columns K of the root of the output Hessian: rows of ``Phi`` that a data row gives."""
+    flat = torch.zeros(1, n_outputs, dtype=torch.float64)
+    return int(likelihood.hessian_root(flat).shape[-1])
+
+
+def _weighted_roots(trained: TrainedNet, batch: Rows) -> Callable[[Tensor], Tensor]:
+    """Seeds (B, C, K) for ``jacobian``: roots of the output Hessian, weighted."""
+    root_weights = batch.weights.sqrt()[:, None, None]
+    return lambda outputs: trained.likelihood.hessian_root(outputs) * root_weights
+
+
+def _log_likelihood(trained: TrainedNet, outputs: Tensor, batch: Rows) -> float:
+    return float((batch.weights * trained.likelihood.log_prob(outputs, batch.y)).sum())
+
+
+def _rounding_error(eigenvalues: Tensor) -> float:
+    largest = float(eigenvalues.max().clamp(min=0)) if len(eigenvalues) else 0.0
+    return largest * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps

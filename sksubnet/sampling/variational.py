@@ -1,0 +1,198 @@
+"""Variational online Gauss-Newton (VOGN): a Gaussian over independent weights, found by training.
+
+Khan et al. 2018 (arXiv 1806.04854), Osawa et al. 2019 (arXiv 1906.02506), and the bias-corrected
+momentum and the large initial curvature of Shen et al. 2024 (arXiv 2402.17641).
+
+Shape letters: N rows, B rows of a batch, C latents, K columns of the output Hessian's root, P
+weights of the net, S trained ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sksubnet.jacobian import JacobianPlan, differentiable, squared_jacobian_sum, trained_indices
+from sksubnet.nets import Rows
+from sksubnet.posterior import GaussianPosterior, plan_for
+from sksubnet.predictive import Gaussian, Likelihood
+from sksubnet.progress import progress
+from sksubnet.sampling.weight_draws import set_weights
+
+if TYPE_CHECKING:
+    from sksubnet.nets import Latent, TrainedNet
+
+INITIAL_CURVATURE = 1.0
+"""Curvature that every weight starts with. It is far above what nets have, so that training starts
+with narrow draws and short steps (the ``h0`` of Shen et al. 2024)."""
+
+N_TIME_CONSTANTS = 20.0
+"""Time constants of the moving averages in one training, at whose end the start has a weight of
+e⁻²⁰, however few the steps."""
+
+MAX_STEP = 0.3
+"""Largest Newton step of a weight, before the learning rate (the clipping of Shen et al. 2024). A
+training meets it where the curvature rises faster than its average."""
+
+DIVERGED = 10.0
+"""Times the loss of latents 0 at which a training counts as diverged."""
+
+
+def vogn(
+    start: TrainedNet,
+    *,
+    prior_precision: float,
+    temperature: float,
+    n_epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    damping: float,
+    learn_noise: bool,
+) -> tuple[GaussianPosterior, Likelihood]:
+    """Posterior of the S trained weights, and the likelihood, from the weights of ``start``.
+
+    Minimises E_q[-Σ_n w_n log p(y_n | x_n, w)] + τ KL(q ‖ N(0, I/δ)) over the Gaussians q with a
+    diagonal covariance; τ is the temperature, δ the prior precision. At the minimum the precision
+    is the expected diagonal of the GGN over τ, plus δ. ``learn_noise`` makes the noise variance of
+    a regression the expected squared residual, as the M step of variational EM does.
+    """
+    latent, module, rows, likelihood = start.latent, start.module, start.train, start.likelihood
+    indices = trained_indices(module)
+    # Batch normalisation ties the rows of a batch together, so curvature is that in eval mode.
+    module.eval()
+    plan = plan_for(start, indices)
+    weights = start.weight_vector().double()
+    indices = indices.to(weights.device)
+    mean = weights[indices]
+    velocity, curvature = torch.zeros_like(mean), torch.full_like(mean, INITIAL_CURVATURE)
+    draw = torch.zeros_like(mean)
+    noise = likelihood.noise_variance.to(mean) if isinstance(likelihood, Gaussian) else None
+
+    n_rows = float(rows.weights.sum())
+    n_batches = -(-len(rows) // batch_size)
+    n_steps = n_epochs * n_batches
+    new = 1 - math.exp(-N_TIME_CONSTANTS / n_steps)
+    null_loss = average_loss = _null_loss(start, rows)
+    # The order of the rows is drawn from the global state, everything else from here, so that it
+    # does not depend on how many rows there are: weight two is the same as two rows.
+    generator = torch.Generator().manual_seed(start.seed)
+    batches = _batches(rows, n_epochs, n_batches)
+    for step in progress(range(n_steps), "VOGN", start.verbose):
+        batch = next(batches)
+        unit, scale = _in_units_of_noise(likelihood, noise)
+        n_effective = n_rows / (temperature * scale)
+        decay = prior_precision / n_effective
+        # Every second draw mirrors the one before: what is odd in it cancels in the momentum.
+        draw = -draw if step % 2 else _standard_normals(mean, generator)
+        std = (n_effective * (curvature + decay)).rsqrt()
+        set_weights(module, weights.index_copy(0, indices, mean + std * draw))
+
+        outputs, loss, gradient = _gradient(latent, module, unit, batch)
+        squares = _curvature(latent, module, unit, batch, plan, generator)[indices]
+        velocity.lerp_(gradient, 1 - momentum)
+        curvature.lerp_(squares, new)
+        average_loss += new * (loss - average_loss)
+        if noise is not None and learn_noise:
+            residuals = (batch.y - outputs).square()
+            noise = noise.lerp((batch.weights @ residuals).double(), new)
+
+        rate = lr * (1 + math.cos(math.pi * step / n_steps)) / 2
+        slope = velocity / (1 - momentum ** (step + 1)) + decay * mean
+        newton = slope / (curvature + decay + damping)
+        mean -= rate * newton.clamp(-MAX_STEP, MAX_STEP)
+
+    if not average_loss <= DIVERGED * null_loss:
+        raise ValueError(
+            f"VOGN diverged with lr={lr}: the mean loss of a row is {average_loss:.3g}, that of a "
+            f"constant prediction {null_loss:.3g}. Lower lr or raise damping={damping}."
+        )
+    set_weights(module, weights.index_copy(0, indices, mean))
+    if noise is not None:
+        likelihood = Gaussian(noise.cpu())
+    precision = (n_rows / (temperature * _in_units_of_noise(likelihood, noise)[1])) * curvature
+    return GaussianPosterior(mean.cpu(), precision.cpu(), None, prior_precision), likelihood
+
+
+def _standard_normals(like: Tensor, generator: torch.Generator) -> Tensor:
+    """One standard normal number for each weight (S,), the same on all devices."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def _null_loss(start: TrainedNet, rows: Rows) -> float:
+    """Mean loss of latents 0, in the units of the noise that training starts with."""
+    likelihood = start.likelihood
+    unit, _ = _in_units_of_noise(likelihood, getattr(likelihood, "noise_variance", None))
+    zeros = rows.X.new_zeros(len(rows), start.n_outputs)
+    return float(_loss(unit, zeros, rows) / rows.weights.sum())
+
+
+def _in_units_of_noise(likelihood: Likelihood, noise: Tensor | None) -> tuple[Likelihood, float]:
+    """Likelihood in which the mean noise variance is 1, and that variance; 1 for classes.
+
+    In these units neither the step nor the averages change their size when the noise is learned.
+    """
+    if noise is None:
+        return likelihood, 1.0
+    scale = float(noise.mean())
+    return Gaussian(noise / scale), scale
+
+
+def _batches(rows: Rows, n_epochs: int, n_batches: int) -> Iterator[Rows]:
+    """Batches in random order, with weights that make their sum estimate the mean of all rows."""
+    total = rows.weights.sum()
+    for _ in range(n_epochs):
+        order = torch.arange(1) if n_batches == 1 else torch.randperm(len(rows))
+        # Batches of about the same size: a batch of a single row would break batch normalisation.
+        for index in order.to(rows.X.device).tensor_split(n_batches):
+            batch = rows if n_batches == 1 else rows[index]
+            share = len(batch) / len(rows)
+            yield Rows(batch.X, batch.y, batch.weights / (share * total))
+
+
+def _loss(likelihood: Likelihood, outputs: Tensor, batch: Rows) -> Tensor:
+    """Weighted sum of the negative log likelihood of a batch."""
+    return -(batch.weights * likelihood.log_prob(outputs, batch.y)).sum()
+
+
+def _gradient(
+    latent: Latent, module: nn.Module, likelihood: Likelihood, batch: Rows
+) -> tuple[Tensor, float, Tensor]:
+    """Latents (B, C), loss, and its gradient (S,), in training mode."""
+    module.train()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with differentiable(module):
+        outputs = latent(batch.X)
+        loss = _loss(likelihood, outputs, batch)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    module.eval()
+    flat = torch.cat([g.to_dense().reshape(-1) for g in gradients])
+    return outputs.detach(), float(loss.detach()), flat.double()
+
+
+def _curvature(
+    latent: Latent,
+    module: nn.Module,
+    likelihood: Likelihood,
+    batch: Rows,
+    plan: JacobianPlan,
+    generator: torch.Generator,
+) -> Tensor:
+    """Unbiased estimate of the weighted GGN diagonal (P,), exact where K = 1.
+
+    With signs r, E[r rᵀ] = I, the squares of J R r have the expectation of the diagonal of
+    J R Rᵀ Jᵀ: one backward pass instead of K. All rows share r, whose error the average over the
+    steps removes. Squared gradients of the loss, as in the papers, would depend on the residuals:
+    with noise-free rows they vanish, however much these rows say.
+    """
+
+    def seeds(outputs: Tensor) -> Tensor:
+        root = likelihood.hessian_root(outputs)
+        signs = torch.randint(2, root.shape[-1:], generator=generator).to(root) * 2 - 1
+        return (root @ signs * batch.weights.sqrt()[:, None])[..., None]
+
+    return squared_jacobian_sum(latent, module, batch.X, seeds, plan)

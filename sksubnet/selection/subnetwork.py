@@ -1,0 +1,290 @@
+"""Which weights are treated as random: candidates, scores, and the subnetwork they give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sksubnet.posterior import output_energy, plan_for
+from sksubnet.selection.greedy import choose, grow
+from sksubnet.selection.reference import selection_problem
+from sksubnet.selection.scores import SCORES
+
+if TYPE_CHECKING:
+    from sksubnet.jacobian import JacobianPlan
+    from sksubnet.nets import TrainedNet
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Subnetwork:
+    """The weights that are treated as random; all others stay at the MAP.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (S,), dtype int64
+        Sorted positions in ``parameters_to_vector(net_.module_.parameters())``.
+    n_weights : int
+        Number of all weights of the net, P.
+    n_inert : int or None
+        How many of the selected weights have no effect at all on the outputs of the training
+        rows that were looked at (at most 256).
+    layers : tuple of (str, int, int)
+        Name, number of weights and number of selected weights of each parameter tensor.
+    explained_variance : float or None
+        Mean share of the candidates' predictive variance at the reference inputs that the
+        selected weights keep, where the selection measures it.
+    explained_curve : ndarray of shape (S,) or None
+        The share that the first 1, 2, ..., S weights kept while they were added one by one.
+    """
+
+    indices: np.ndarray
+    n_weights: int
+    n_inert: int | None = None
+    layers: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
+    explained_variance: float | None = None
+    explained_curve: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def table(self) -> str:
+        """Return a readable table: how many weights of each parameter tensor are selected."""
+        total = ("all", self.n_weights, len(self))
+        rows = [*self.layers, total]
+        width = max(len("parameter"), *(len(name) for name, _, _ in rows))
+        lines = [f"{'parameter':<{width}}  {'selected':>9}  {'of':>9}  share"]
+        for name, size, selected in rows:
+            share = f"{selected / max(size, 1):6.1%}"
+            lines.append(f"{name:<{width}}  {selected:>9}  {size:>9} {share}")
+        return "\n".join(lines)
+
+
+SELECTIONS = (*SCORES, "greedy", "last_layer")
+AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.05, 100, 500
+VARIANCE_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?% variance")
+
+CANDIDATES = ("weights", "all")
+
+
+def candidate_mask(module: nn.Module, candidates: Any) -> Tensor:
+    """Boolean mask (P,) of the weights that may be selected.
+
+    ``"weights"`` follows the paper's code: trainable, no biases, no normalisation layers.
+    """
+    if isinstance(candidates, str) and candidates in CANDIDATES:
+        normalising = {
+            parameter
+            for layer in module.modules()
+            if isinstance(layer, NORMALISATION)
+            for parameter in layer.parameters(recurse=False)
+        }
+        return _mask(
+            module,
+            lambda name, parameter: (
+                candidates == "all"
+                or ("bias" not in name.rpartition(".")[2] and parameter not in normalising)
+            ),
+        )
+    return explicit_mask(module, candidates, "candidates", CANDIDATES)
+
+
+def explicit_mask(module: nn.Module, chosen: Any, option: str, known: Sequence[str]) -> Tensor:
+    """Boolean mask (P,) from names of modules or parameters, an index array or a mask."""
+    names = [chosen] if isinstance(chosen, str) else chosen
+    if len(names) and all(isinstance(name, str) for name in names):
+        return _named_mask(module, list(names), option, known)
+    trainable = _mask(module, lambda name, parameter: True)
+    array = np.asarray(chosen)
+    n_weights = len(trainable)
+    mask = torch.zeros(n_weights, dtype=torch.bool)
+    if array.dtype == bool and array.shape == (n_weights,):
+        mask = torch.as_tensor(array)
+    elif array.ndim == 1 and array.size and np.issubdtype(array.dtype, np.integer):
+        if array.min() < 0 or array.max() >= n_weights:
+            raise ValueError(
+                f"{option} has indices from {array.min()} to {array.max()}; the net's weights "
+                f"are numbered 0 to {n_weights - 1}."
+            )
+        mask[torch.as_tensor(array.astype(np.int64))] = True
+    else:
+        raise ValueError(
+            f"{option} is an array of dtype {array.dtype} and shape {array.shape}; use one of "
+            f"{sorted(known)}, names of modules or parameters, integer indices below "
+            f"{n_weights}, or a boolean mask of shape ({n_weights},)."
+        )
+    if not mask.any():
+        raise ValueError(f"{option} selects no weight; at least one is needed.")
+    if (mask & ~trainable).any():
+        raise ValueError(f"{option} contains frozen weights (requires_grad=False); leave them out.")
+    return mask
+
+
+def explicit_selection(module: nn.Module, selection: Any, candidates: Tensor) -> Tensor | None:
+    """Mask (P,) of a selection that names its weights, ``None`` for one that scores them."""
+    if callable(selection) or (isinstance(selection, str) and selection in (*SCORES, "greedy")):
+        return None
+    if isinstance(selection, str) and selection == "last_layer":
+        owners = [
+            layer
+            for layer in module.modules()
+            if any(p.requires_grad for p in layer.parameters(recurse=False))
+        ]
+        last = set(owners[-1].parameters(recurse=False))
+        return _mask(module, lambda name, parameter: parameter in last) & candidates
+    return explicit_mask(module, selection, "selection", SELECTIONS)
+
+
+def variance_share(size: int | float | str, selection: Any) -> float | None:
+    """Read the share of the predictive variance to keep out of a size such as "90% variance"."""
+    match = VARIANCE_SHARE.fullmatch(size) if isinstance(size, str) else None
+    if match is None:
+        return None
+    share = float(match[1]) / 100
+    if not 0 < share < 1:
+        raise ValueError(
+            f"subnetwork_size={size!r} is not between 0% and 100% variance; 'all' keeps all of it."
+        )
+    if not is_greedy(selection):
+        raise ValueError(
+            f"subnetwork_size={size!r} needs selection='greedy', which measures it; "
+            f"selection={selection!r:.80} takes a number or share of weights."
+        )
+    return share
+
+
+def is_greedy(selection: Any) -> bool:
+    """Whether the weights are searched for together; an array is not to be compared with."""
+    return isinstance(selection, str) and selection == "greedy"
+
+
+def n_selected(size: int | float | str, n_candidates: int) -> int:
+    """Resolve ``subnetwork_size`` to a number of weights, the most there can be for a variance."""
+    if size == "auto":
+        wanted = max(AUTO_LEAST, min(round(AUTO_SHARE * n_candidates), AUTO_MOST))
+        return min(wanted, n_candidates)
+    if isinstance(size, str):
+        return n_candidates
+    if isinstance(size, float):
+        return max(1, round(size * n_candidates))
+    if size > n_candidates:
+        raise ValueError(
+            f"subnetwork_size={size} exceeds the {n_candidates} candidate weights of this net; use "
+            f"an int <= {n_candidates}, a share in (0.0, 1.0] or 'all' (or candidates='all')."
+        )
+    return int(size)
+
+
+def select(
+    trained: TrainedNet,
+    selection: Any,
+    size: int,
+    candidates: Tensor,
+    share: float | None = None,
+) -> Subnetwork:
+    """Pick ``size`` of the candidates by a score or a search, or the weights that are named.
+
+    With a ``share`` of the predictive variance, the fewest weights of the search that keep it.
+    """
+    chosen = explicit_selection(trained.module, selection, candidates)
+    explained: dict[str, Any] = {}
+    if chosen is not None:
+        indices = chosen.nonzero().squeeze(1)
+    else:
+        indices = candidates.nonzero().squeeze(1)
+        if is_greedy(selection) and (share is not None or size < len(indices)):
+            indices, explained = _greedy(trained, indices, size, share)
+        elif size < len(indices):
+            score = SCORES[selection] if isinstance(selection, str) else selection
+            indices = _best(_checked_scores(score(trained), len(candidates)), indices, size)
+    layers = tuple(_per_layer(trained.module, indices))
+    return Subnetwork(indices.numpy(), len(candidates), layers=layers, **explained)
+
+
+def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple[float, int]:
+    """Jacobian energy relative to as many random candidates, and the number of inert weights."""
+    everything = candidates.nonzero().squeeze(1)
+    generator = torch.Generator().manual_seed(trained.seed)
+    order = torch.randperm(len(everything), generator=generator)[: plan.n_selected]
+    energy = output_energy(trained, plan)
+    typical = output_energy(trained, plan_for(trained, everything[order].sort().values)).mean()
+    return float(energy.mean() / typical) if typical > 0 else 1.0, int((energy == 0).sum())
+
+
+def _greedy(
+    trained: TrainedNet, candidates: Tensor, size: int, share: float | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Weights (S,) that keep most of the predictive sd at the reference inputs; how much."""
+    problem = selection_problem(trained, candidates, None if share else size)
+    size = min(size, len(problem.columns))
+    parts = problem.factors, problem.references, problem.prior_precision, size
+    if share is None:
+        chosen = choose(*parts, verbose=trained.verbose)
+    else:
+        chosen = grow(*parts, share=share, verbose=trained.verbose)
+    kept = float(chosen.shares.mean())
+    if share is not None and kept < share and size < len(candidates):
+        raise ValueError(
+            f"The {size} most influential of the {len(candidates)} candidates keep {kept:.1%} of "
+            f"the predictive variance, not {share:.1%}; ask for a smaller share, or for a number "
+            "of weights."
+        )
+    curve = chosen.curve.cpu().numpy()
+    found = problem.columns[chosen.indices.cpu()].sort().values
+    return found, {"explained_variance": kept, "explained_curve": curve}
+
+
+def _best(scores: Tensor, indices: Tensor, size: int) -> Tensor:
+    order = torch.sort(scores[indices], descending=True, stable=True).indices
+    return indices[order[:size]].sort().values
+
+
+def _checked_scores(scores: Any, n_weights: int) -> Tensor:
+    scores = torch.as_tensor(scores).detach().cpu().double()
+    if scores.shape != (n_weights,) or not torch.isfinite(scores).all():
+        raise ValueError(
+            f"selection returned scores of shape {tuple(scores.shape)}; one finite score for each "
+            f"of the {n_weights} weights of the net is needed."
+        )
+    return scores
+
+
+def _named_mask(module: nn.Module, names: list[str], option: str, known: Sequence[str]) -> Tensor:
+    parameters = [name for name, _ in module.named_parameters()]
+    modules = [name for name, _ in module.named_modules() if name]
+    for name in names:
+        if name not in parameters and name not in modules:
+            raise ValueError(
+                f"{option}={name!r} is unknown; use one of {sorted(known)}, or names among this "
+                f"net's modules {modules} and parameters {parameters}."
+            )
+    return _mask(
+        module,
+        lambda name, _: any(name == chosen or name.startswith(f"{chosen}.") for chosen in names),
+    )
+
+
+def _mask(module: nn.Module, keep: Callable[[str, nn.Parameter], bool]) -> Tensor:
+    """Mask (P,) of the trainable parameters that ``keep(name, parameter)`` admits."""
+    pieces = [
+        torch.full((parameter.numel(),), parameter.requires_grad and keep(name, parameter))
+        for name, parameter in module.named_parameters()
+    ]
+    return torch.cat(pieces)
+
+
+def _per_layer(module: nn.Module, indices: Tensor) -> list[tuple[str, int, int]]:
+    layers, start = [], 0
+    for name, parameter in module.named_parameters():
+        stop = start + parameter.numel()
+        selected = int(((indices >= start) & (indices < stop)).sum())
+        layers.append((name, parameter.numel(), selected))
+        start = stop
+    return layers
