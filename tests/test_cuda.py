@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-import sksubnet.estimators.subnet
+import sksubnet.posterior.kinds
 from sksubnet import MAPClassifier, SubnetLaplaceClassifier, SubnetLaplaceRegressor, SWAGClassifier
 from sksubnet.selection.scores import SCORES
 
@@ -58,7 +58,7 @@ def test_every_strategy_runs_on_the_device_of_the_net(selection):
 
 
 def test_many_weights_on_the_gpu(monkeypatch):
-    monkeypatch.setattr(sksubnet.estimators.subnet, "EIGEN_LIMIT", 10)
+    monkeypatch.setattr(sksubnet.posterior.kinds, "EIGEN_LIMIT", 10)
     X, cpu, gpu = on_both_devices(
         "regression", selection="magnitude", subnetwork_size=50, prior_precision=0.5, noise=50.0
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sksubnet.baselines.ensemble import DeepEnsemble
 from sksubnet.baselines.map import MAPClassifier, MAPRegressor
 from sksubnet.estimators import BayesianNet, BayesianNetClassifier, BayesianNetRegressor
-from sksubnet.predictive import Gaussian, pick_components
+from sksubnet.predictive import pick_components
 
 
 class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
@@ -244,9 +244,19 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
     def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
         return self._shaped(y)
 
-    def _finish_fit(self) -> None:
-        variances = [np.square(member.noise_std_).reshape(-1) for member in self.estimators_]
-        self._keep_likelihood(Gaussian(torch.as_tensor(np.mean(variances, axis=0))))
+    @property
+    def noise_std_(self) -> Any:
+        """Root of the mean noise variance of the members, in the units of the target."""
+        members: list[Any] = self.__dict__.get("estimators_", [])
+        if not members:
+            raise AttributeError(f"{type(self).__name__} has no attribute 'noise_std_' before fit.")
+        variances = [np.square(member.noise_std_) for member in members]
+        std = np.sqrt(np.mean(variances, axis=0))
+        return float(std) if self._single_target else std
+
+    def _mean_noise(self, X: Any) -> Tensor:
+        inputs = self._inputs(X)
+        return torch.stack([member._mean_noise(inputs) for member in self.estimators_]).mean(dim=0)
 
     def _draw_targets(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
         inputs = self._inputs(X)

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from sklearn.base import _fit_context
 from torch import Tensor
 
-from sksubnet.estimators import FORWARD_ROWS, BayesianNet, draw_seed, seeded, torch_threads
-from sksubnet.nets import TrainedNet
+from sksubnet.estimators import (
+    FORWARD_ROWS,
+    BayesianNet,
+    FittedNet,
+    InitialNet,
+    Table,
+    draw_seed,
+    seeded,
+    torch_threads,
+)
+from sksubnet.nets import Latent, TrainedNet
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components
 
+Draws = Callable[[Latent, Tensor], Tensor]
+"""Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
 
-class NetDraws(BayesianNet):
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnNet(FittedNet):
     """A net with draws of its function: a mixture of points with the same weight.
 
-    Subclasses give ``_infer`` and ``_latent_draws``. A draw is one function for all rows, so that a
-    prediction does not depend on the rows around it.
+    A draw is one function for all rows, so that a prediction does not depend on the rows around it.
     """
+
+    draws: Draws
+
+    def means(self, X: Tensor) -> Tensor:
+        """Predictive mean (B, C) of the latents of a batch."""
+        return self.draws(self.latent, X).mean(dim=0)
+
+    def predictive(self, X: Tensor) -> Predictive:
+        """Predictive of a batch, in the units of the net."""
+        mixture = Mixture(self.draws(self.latent, X))
+        return Predictive.of_mixture(mixture, self.likelihood, seed=self.seed)
+
+    def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) of all rows and covariance between them (C, N, N)."""
+        draws = self._all_draws(batches)
+        mean = draws.mean(dim=0)
+        deviations = (draws - mean).permute(2, 1, 0)
+        return mean, deviations @ deviations.mT / len(draws)
+
+    def functions(
+        self, batches: Iterable[Tensor], n_draws: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draws (N, C, n_draws) of functions, each over all rows."""
+        draws = self._all_draws(batches)
+        return draws[pick_components(len(draws), n_draws, generator)].permute(1, 2, 0)
+
+    def _all_draws(self, batches: Iterable[Tensor]) -> Tensor:
+        """Latents (M, N, C) of all rows."""
+        return torch.cat([self.draws(self.latent, batch) for batch in batches], dim=1)
+
+
+class NetDraws(BayesianNet):
+    """A net with draws of its function; subclasses give ``_draws_of``."""
+
+    folds_: list[DrawnNet]
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -46,47 +95,35 @@ class NetDraws(BayesianNet):
             If the data, the net or an option do not fit together; the message says which.
         """
         self._is_fitted = False
-        X, y, weights = self._start_fit(X, y, sample_weight)
+        table = self._start_fit(X, y, sample_weight)
         self._seed = draw_seed(self.random_state)
         with seeded(self._seed), torch_threads(self.n_jobs):
-            y = self._start_net(X, y, weights)
-            trained = self._train(
-                X, y, weights, hold_out_needed=self._noise_is_tuned(), seed=self._seed
+            initial, encoded = self._start_net(table)
+            trained, held_out = self._train_one(initial, encoded, seed=self._seed)
+            (trained,) = self._with_noise([trained])
+            trained, draws = self._draws_of(trained, initial)
+            drawn = DrawnNet(
+                net=initial.net,
+                latent=trained.latent,
+                likelihood=trained.likelihood,
+                n_outputs=trained.n_outputs,
+                seed=self._seed,
+                held_out=held_out,
+                draws=draws,
             )
-            trained = self._with_noise(trained)
-            self._infer(trained)
-            self._keep_likelihood(trained.likelihood)
             if self._noise_is_tuned():
                 rows = trained.train if trained.held_out is None else trained.held_out
-                parts = [self._batch_predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
-                self._keep_likelihood(tuned_noise(Predictive.stack(parts), rows))
+                parts = [drawn.predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
+                drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
+        self.folds_ = [drawn]
         self._is_fitted = True
         return self
 
-    def _infer(self, trained: TrainedNet) -> None:
-        """Store what the draws are made from, where that is more than the trained net."""
+    def _train_one(self, initial: InitialNet, table: Table, *, seed: int) -> tuple[TrainedNet, Any]:
+        """Train the net; it and the numbers of the rows that it has not seen."""
+        fold = self._held_out_by_net(initial, table, needed=self._noise_is_tuned(), seed=seed)
+        return self._train(initial, table, fold, seed=seed), fold.held_out
 
-    def _latent_draws(self, X: Tensor) -> Tensor:
-        """Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+        """Return the net that draws are made from, and the draws."""
         raise NotImplementedError
-
-    def _batch_predictive(self, X: Tensor) -> Predictive:
-        draws = self._latent_draws(X)
-        return Predictive.of_mixture(Mixture(draws), self._likelihood, seed=self._seed)
-
-    def _all_draws(self, X: Any) -> Tensor:
-        """Latents (M, N, C) of all rows."""
-        return torch.cat([self._latent_draws(batch) for batch in self._batches(X)], dim=1)
-
-    def _means(self, X: Any) -> Tensor:
-        return torch.cat([self._latent_draws(batch).mean(dim=0) for batch in self._batches(X)])
-
-    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
-        draws = self._all_draws(X)
-        mean = draws.mean(dim=0)
-        deviations = (draws - mean).permute(2, 1, 0)
-        return mean, deviations @ deviations.mT / len(draws)
-
-    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
-        draws = self._all_draws(X)
-        return draws[pick_components(len(draws), n_samples, generator)].permute(1, 2, 0)

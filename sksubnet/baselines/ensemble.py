@@ -16,7 +16,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators import FORWARD_ROWS, BayesianNet
+from sksubnet.estimators import FORWARD_ROWS, BayesianNet, mixed_moments
 from sksubnet.nets import has_module_instance, is_frozen
 from sksubnet.predictive import Predictive
 from sksubnet.progress import progress
@@ -60,14 +60,13 @@ class DeepEnsemble(BayesianNet):
             member cannot be fitted.
         """
         self._is_fitted = False
-        X, y, weights = self._start_fit(X, y, sample_weight)
+        table = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
-        member, targets = self._member(), self._targets_of_members(y)
+        member, targets = self._member(), self._targets_of_members(table.y)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_member)(member, X, targets, weights, int(seed))
+            delayed(_fit_member)(member, table.X, targets, table.weights, int(seed))
             for seed in progress(seeds, "members", self.verbose)
         )
-        self._finish_fit()
         self._is_fitted = True
         return self
 
@@ -119,11 +118,7 @@ class DeepEnsemble(BayesianNet):
 
     def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
         inputs = self._inputs(X)
-        moments = [member._joint_moments(inputs) for member in self.estimators_]
-        means, covariances = (torch.stack(values) for values in zip(*moments, strict=True))
-        mean = means.mean(dim=0)
-        deviations = (means - mean).permute(2, 1, 0)
-        return mean, covariances.mean(dim=0) + deviations @ deviations.mT / len(means)
+        return mixed_moments([member._joint_moments(inputs) for member in self.estimators_])
 
     def _default_member(self, net: Any, settings: dict[str, Any]) -> BayesianNet:
         """Return what a member is where no estimator is given."""
@@ -132,9 +127,6 @@ class DeepEnsemble(BayesianNet):
     def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
         """Undo what ``_start_fit`` did to the targets."""
         raise NotImplementedError
-
-    def _finish_fit(self) -> None:
-        """Store what the fitted members say together."""
 
 
 def _fit_member(

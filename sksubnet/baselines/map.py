@@ -7,16 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sksubnet.baselines.draws import NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet
+from sksubnet.nets import Latent, TrainedNet
+
+
+def trained_latents(latent: Latent, X: Tensor) -> Tensor:
+    """Latents (1, B, C) of the trained net itself: a single draw."""
+    with torch.no_grad():
+        return latent(X).double().cpu()[None]
 
 
 class PointNet(NetDraws):
     """A single draw: the trained net."""
 
-    def _latent_draws(self, X: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._latent(X).double().cpu()[None]
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+        return trained, trained_latents
 
 
 class MAPClassifier(BayesianNetClassifier, PointNet):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.utils._param_validation import Interval
-from torch import Tensor
 
-from sksubnet.baselines.draws import NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet, Table
+from sksubnet.nets import TrainedNet
 from sksubnet.sampling import check_dropout, dropout_latents
 
 CONSTRAINTS = {
@@ -24,12 +24,13 @@ class MCDropout(NetDraws):
 
     n_draws: int
 
-    def _prepare_net(self, X: np.ndarray, weights: np.ndarray, task: str, n_outputs: int) -> None:
-        super()._prepare_net(X, weights, task, n_outputs)
-        check_dropout(self.net_.module_)
+    def _initial_net(self, table: Table, task: str, n_outputs: int) -> InitialNet:
+        initial = super()._initial_net(table, task, n_outputs)
+        check_dropout(initial.net.module_)
+        return initial
 
-    def _latent_draws(self, X: Tensor) -> Tensor:
-        return dropout_latents(self._latent, X, n_draws=self.n_draws, seed=self._seed)
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+        return trained, partial(dropout_latents, n_draws=self.n_draws, seed=trained.seed)
 
 
 class MCDropoutClassifier(BayesianNetClassifier, MCDropout):

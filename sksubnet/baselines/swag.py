@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
-from torch import Tensor
 
-from sksubnet.baselines.draws import NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import swag_moments, with_batch_statistics
 
@@ -32,16 +31,13 @@ class SWAG(NetDraws):
     swag_lr: float
     scale: float
 
-    def _infer(self, trained: TrainedNet) -> None:
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
         moments = swag_moments(
             trained, rank=self.rank, n_snapshots=self.n_snapshots, lr=self.swag_lr
         )
-        generator = torch.Generator().manual_seed(self._seed)
+        generator = torch.Generator().manual_seed(trained.seed)
         weights = moments.draws(self.n_draws, self.scale, generator).to(trained.latent.dtype)
-        self._draws = with_batch_statistics(trained.module, weights, trained.train.X)
-
-    def _latent_draws(self, X: Tensor) -> Tensor:
-        return self._draws.latents(self._latent, X)
+        return trained, with_batch_statistics(trained.module, weights, trained.train.X).latents
 
 
 class SWAGClassifier(BayesianNetClassifier, SWAG):

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from torch import Tensor
 
-from sksubnet.baselines.draws import NetDraws
-from sksubnet.estimators import criterion_weighted
+from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.estimators import InitialNet, Table, criterion_weighted, rows_of
 from sksubnet.jacobian import trained_indices
 from sksubnet.nets import TrainedNet, finish, is_frozen
 from sksubnet.sampling import vogn, with_batch_statistics
@@ -50,9 +49,7 @@ class VOGN(NetDraws):
     # What the default net would hold out if skorch trained it.
     validation_fraction: ClassVar[float] = 0.2
 
-    def _train(
-        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
-    ) -> TrainedNet:
+    def _train_one(self, initial: InitialNet, table: Table, *, seed: int) -> tuple[TrainedNet, Any]:
         """Give the net as initialised, and all rows to train it on."""
         if is_frozen(self.net):
             raise ValueError(
@@ -60,38 +57,37 @@ class VOGN(NetDraws):
                 "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
                 "trained weights."
             )
-        return TrainedNet(
-            module=self.net_.module_,
-            latent=self._latent,
-            likelihood=self._likelihood,
-            n_outputs=self._n_latents,
-            train=criterion_weighted(self._rows(X, y, weights), self.net_.criterion_),
+        start = TrainedNet(
+            module=initial.net.module_,
+            latent=initial.latent,
+            likelihood=initial.likelihood,
+            n_outputs=initial.n_outputs,
+            train=criterion_weighted(rows_of(initial.latent, table), initial.net.criterion_),
             held_out=None,
             seed=seed,
             verbose=self.verbose,
         )
+        return start, np.arange(0)
 
-    def _variational(self, start: TrainedNet, *, learn_noise: bool) -> TrainedNet:
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
         """Train the posterior and draw from it; return the net at its mean."""
-        batch_size = self.net_.batch_size
+        net = initial.net
         self.posterior_, likelihood = vogn(
-            start,
+            trained,
             prior_precision=self.prior_precision,
             temperature=self.temperature,
             n_epochs=self.n_epochs,
-            batch_size=len(start.train) if batch_size == -1 else batch_size,
+            batch_size=len(trained.train) if net.batch_size == -1 else net.batch_size,
             lr=self.lr,
             momentum=self.momentum,
             damping=self.damping,
-            learn_noise=learn_noise,
+            # Training starts from the residuals of the initial net where no noise is given.
+            learn_noise=isinstance(getattr(self, "noise", None), str),
         )
-        state = start.module.state_dict()
-        finish(self.net_, {name: value.cpu().numpy() for name, value in state.items()}, [])
-        weights = start.weight_vector().repeat(self.n_draws, 1)
-        draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(self._seed))
-        weights[:, trained_indices(start.module).to(weights.device)] = draws.to(weights)
-        self._draws = with_batch_statistics(start.module, weights, start.train.X)
-        return replace(start, likelihood=likelihood)
-
-    def _latent_draws(self, X: Tensor) -> Tensor:
-        return self._draws.latents(self._latent, X)
+        state = trained.module.state_dict()
+        finish(net, {name: value.cpu().numpy() for name, value in state.items()}, [])
+        weights = trained.weight_vector().repeat(self.n_draws, 1)
+        draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
+        weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)
+        drawn = with_batch_statistics(trained.module, weights, trained.train.X).latents
+        return replace(trained, likelihood=likelihood), drawn

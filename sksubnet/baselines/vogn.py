@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from sksubnet.baselines.variational import VOGN, constraints
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
-from sksubnet.nets import TrainedNet
 
 
 class VOGNClassifier(BayesianNetClassifier, VOGN):
@@ -133,9 +132,6 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _with_noise(self, trained: TrainedNet) -> TrainedNet:
-        return self._variational(super()._with_noise(trained), learn_noise=False)
-
 
 class VOGNRegressor(BayesianNetRegressor, VOGN):
     """Neural net regressor with a Gaussian over all weights, trained by VOGN.
@@ -254,11 +250,6 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
-
-    def _with_noise(self, trained: TrainedNet) -> TrainedNet:
-        # Where no noise is given, training starts from the residuals of the initial net.
-        trained = super()._with_noise(trained)
-        return self._variational(trained, learn_noise=isinstance(self.noise, str))
 
     def _noise_is_tuned(self) -> bool:
         return False

@@ -9,14 +9,17 @@ Read first: `SubnetLaplace.fit` in `subnet.py`.
 """
 
 from sksubnet.estimators.base import (
-    FORWARD_ROWS,
     BayesianNet,
+    InitialNet,
     criterion_weighted,
     draw_seed,
+    rows_of,
     seeded,
     torch_threads,
 )
 from sksubnet.estimators.classifier import BayesianNetClassifier
+from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
+from sksubnet.estimators.folds import Table
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.subnet import SubnetLaplace
 
@@ -25,9 +28,14 @@ __all__ = [
     "BayesianNet",
     "BayesianNetClassifier",
     "BayesianNetRegressor",
+    "FittedNet",
+    "InitialNet",
     "SubnetLaplace",
+    "Table",
     "criterion_weighted",
     "draw_seed",
+    "mixed_moments",
+    "rows_of",
     "seeded",
     "torch_threads",
 ]

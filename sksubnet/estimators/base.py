@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pickle import PicklingError
 from typing import Any, ClassVar
@@ -18,12 +19,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
+    check_consistent_length,
     check_is_fitted,
     check_memory,
     validate_data,
 )
 from torch import Tensor
 
+from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
+from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.nets import (
     Latent,
@@ -48,18 +52,26 @@ from sksubnet.predictive import (
     Predictive,
     criterion_row_weights,
     likelihood_of,
+    pick_components,
 )
-
-FORWARD_ROWS = 4096
 
 _GLOBAL_RANDOM_STATES = threading.RLock()
 
 
-class BayesianNet(MetaEstimatorMixin, BaseEstimator):
-    """Base of all estimators: a skorch net, trained to its MAP estimate, with a ``Predictive``.
+@dataclass(frozen=True, eq=False)
+class InitialNet:
+    """A copy of the user's net, or the default one, before training."""
 
-    Subclasses give ``fit`` and the hooks at the end of this class, in the units of the latents. Of
-    these, all but ``_batch_predictive`` are for regressors only.
+    net: Any
+    latent: Latent
+    likelihood: Likelihood
+    n_outputs: int
+
+
+class BayesianNet(MetaEstimatorMixin, BaseEstimator):
+    """Base of all estimators: skorch nets, trained to their MAP estimate, with a ``Predictive``.
+
+    Subclasses give ``fit``, which keeps a list of ``FittedNet``, one for each fold.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -72,11 +84,31 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    cv: Any = None
+    """Folds of the rows; one net for estimators without the parameter."""
+
     _is_fitted = False
 
     def __sklearn_is_fitted__(self) -> bool:
         # An interrupted fit leaves attributes behind, so their presence tells nothing.
         return self._is_fitted
+
+    @property
+    def net_(self) -> Any:
+        """The trained net, where there is one."""
+        return self._only("net")
+
+    def _only(self, name: str) -> Any:
+        """Value of the single net of a fit; where there are more, there is no such attribute."""
+        folds: list[FittedNet] = self.__dict__.get("folds_", [])
+        if len(folds) == 1:
+            return getattr(folds[0], name)
+        if not folds:
+            raise AttributeError(f"{type(self).__name__} has no attribute '{name}_' before fit.")
+        raise AttributeError(
+            f"This fit has {len(folds)} nets, one for each fold, so it has no '{name}_': use "
+            f"folds_[0].{name}, ..., or fit with cv=None or refit=True for a single net."
+        )
 
     def _check_rows(self, X: Any, y: Any = "no_validation", *, reset: bool, **checks: Any) -> Any:
         """Validate: float64 ``X`` (and ``y``), with a hint on what to do where that fails."""
@@ -100,13 +132,32 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         )
         return weights
 
-    def _prepare_net(self, X: np.ndarray, weights: np.ndarray, task: str, n_outputs: int) -> None:
+    def _table(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: Any) -> Table:
+        """Rows of positive weight; equal ones are one where that is what folds are made of."""
+        if groups is not None:
+            check_consistent_length(X, groups)
+        table = Table.of(X, y, weights, groups)
+        merges = merges_rows(self.cv, len(table), self.net is None)
+        return table.merged() if merges else table
+
+    def _folds(self, table: Table, classify: bool, seed: int) -> list[Fold] | None:
+        """Folds of the rows, ``None`` for one net that holds rows out by itself."""
+        if is_frozen(self.net):
+            if self.cv not in (None, "auto"):
+                raise ValueError(
+                    f"cv={self.cv!r} would train a net for each fold, but the net in "
+                    "FrozenEstimator is trained already; use cv=None."
+                )
+            return None
+        return folds_of(table, self.cv, default_net=self.net is None, classify=classify, seed=seed)
+
+    def _initial_net(self, table: Table, task: str, n_outputs: int) -> InitialNet:
         """Initialise a copy of the user's net or the default net, and check its width."""
-        net = self.net
+        net, X = self.net, table.X
         if net is None:
             net = default_net(
                 X,
-                weights,
+                table.weights,
                 task=task,
                 validation_fraction=self.validation_fraction,
                 dropout=getattr(self, "dropout", 0.0),
@@ -121,78 +172,64 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=5,
             )
-        self.net_ = prepare(
+        net = prepare(
             net, n_features=X.shape[1], n_outputs=n_outputs, dtype=getattr(torch, self.dtype)
         )
-        self.net_.module_.eval()
+        net.module_.eval()
+        latent = Latent(net.module_, gives_probabilities(net))
         try:
             with torch.no_grad():
-                self._n_latents = int(self._latent(self._tensor(X[:2])).shape[1])
+                width = int(latent(tensor_of(X[:2], latent)).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
                 "input width to that of X (net__module__...); an argument named n_features or "
                 "input_dim is filled in by fit."
             ) from error
-        self._likelihood: Likelihood = likelihood_of(self.net_.criterion_, self._n_latents)
+        return InitialNet(net, latent, likelihood_of(net.criterion_, width), width)
 
-    @property
-    def _latent(self) -> Latent:
-        return Latent(self.net_.module_, gives_probabilities(self.net_))
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
-        latent = self._latent
-        writeable = np.require(array, requirements="W")
-        inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
-        check_range(inputs, array)
-        return inputs
-
-    def _rows(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Rows:
-        """Rows as tensors on the net's device; floating point targets in its dtype."""
-        inputs = self._tensor(X)
-        targets = torch.as_tensor(y, device=inputs.device)
-        if targets.is_floating_point():
-            targets = targets.to(inputs.dtype)
-        row_weights = torch.as_tensor(weights, device=inputs.device, dtype=inputs.dtype)
-        return Rows(inputs, targets, row_weights)
-
-    def _train(
-        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
-    ) -> TrainedNet:
-        """Step 1: the MAP estimate, and the rows it was not trained on."""
-        rows = self._rows(X, y, weights)
-        train_index, held_index = hold_out(
-            self.net_,
-            y,
-            fraction=self.validation_fraction,
-            needed=hold_out_needed,
-            stratify=not isinstance(self._likelihood, Gaussian),
-            seed=seed,
-        )
-        train = rows[train_index]
-        held_out = rows[held_index] if len(held_index) else None
+    def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
+        """Step 1: the MAP estimate of the rows of a fold."""
+        net, latent = initial.net, initial.latent
+        rows = rows_of(latent, table)
+        train = rows[fold.train]
+        held_out = rows[fold.held_out] if len(fold.held_out) else None
         del rows  # a copy of the data less during the training
         if not is_frozen(self.net):
-            finish(self.net_, *self._fit_or_recall(train, held_out, seed))
+            finish(net, *self._fit_or_recall(net, train, held_out, seed))
             # What follows must not depend on whether the fit was made or recalled.
             torch.manual_seed(seed)
-        self.net_.module_.eval()
+        net.module_.eval()
         trained = TrainedNet(
-            module=self.net_.module_,
-            latent=self._latent,
-            likelihood=self._likelihood,
-            n_outputs=self._n_latents,
-            train=criterion_weighted(train, self.net_.criterion_),
-            held_out=held_out and criterion_weighted(held_out, self.net_.criterion_),
+            module=net.module_,
+            latent=latent,
+            likelihood=initial.likelihood,
+            n_outputs=initial.n_outputs,
+            train=criterion_weighted(train, net.criterion_),
+            held_out=held_out and criterion_weighted(held_out, net.criterion_),
             seed=seed,
             verbose=self.verbose,
         )
         if not is_frozen(self.net):
-            check_convergence(trained, self.net_.history, learning_rates(self.net_))
+            check_convergence(trained, net.history, learning_rates(net))
         return trained
 
-    def _fit_or_recall(self, train: Rows, held_out: Rows | None, seed: int) -> Any:
+    def _held_out_by_net(
+        self, initial: InitialNet, table: Table, *, needed: bool, seed: int
+    ) -> Fold:
+        """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
+        return Fold(
+            *hold_out(
+                initial.net,
+                table.y,
+                fraction=self.validation_fraction,
+                needed=needed,
+                stratify=not isinstance(initial.likelihood, Gaussian),
+                seed=seed,
+            )
+        )
+
+    def _fit_or_recall(self, net: Any, train: Rows, held_out: Rows | None, seed: int) -> Any:
         """Train, or take the same fit's result from ``memory``."""
         memory = check_memory(self.memory)
         key = ""
@@ -204,7 +241,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     UserWarning,
                     stacklevel=5,
                 )
-            everything = (self.net_.get_params(), vars(train), held_out and vars(held_out), seed)
+            everything = (net.get_params(), vars(train), held_out and vars(held_out), seed)
             try:
                 key = content_hash(self.net, *everything)
             except PicklingError as error:
@@ -213,27 +250,35 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     "functions that are defined in a module instead of lambdas, or memory=None."
                 ) from error
         return memory.cache(_fit_net, ignore=["net", "train", "held_out"])(
-            key, self.net_, train, held_out
+            key, net, train, held_out
         )
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
         """Validate rows and give them as batches of tensors."""
         check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
-        step = step or self._rows_per_batch()
+        step = step or min(net.rows_per_batch for net in self._nets())
+        latent = self._nets()[0].latent
         with torch_threads(self.n_jobs):
             for start in range(0, len(inputs), step):
-                yield self._tensor(inputs[start : start + step])
+                yield tensor_of(inputs[start : start + step], latent)
+
+    def _nets(self) -> list[Any]:
+        """Nets that predict: those of the folds."""
+        nets: list[Any] = self.folds_
+        return nets
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""
-        return map(self._batch_predictive, self._batches(X))
+        for batch in self._batches(X):
+            parts = [net.predictive(batch) for net in self._nets()]
+            yield parts[0] if len(parts) == 1 else Predictive.mix(parts)
 
-    def _map_latents(self, X: Any) -> Tensor:
-        """Latents (N, C) at the MAP: one forward pass."""
-        with torch.inference_mode():
-            batches = self._batches(X, FORWARD_ROWS)
-            return torch.cat([self._latent(batch).double().cpu() for batch in batches])
+    def _maps(self, X: Any) -> Tensor:
+        """Latents (K, N, C) of each net at its MAP: one forward pass of each."""
+        batches = self._batches(X, FORWARD_ROWS)
+        parts = [torch.stack([net.map(batch) for net in self._nets()]) for batch in batches]
+        return torch.cat(parts, dim=1)
 
     def predictive(self, X: Any) -> Predictive:
         """Predictive distribution of rows, with its parts.
@@ -251,24 +296,61 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """
         return Predictive.stack(list(self._predictives(X)))
 
-    def _rows_per_batch(self) -> int:
-        return FORWARD_ROWS
-
-    def _batch_predictive(self, X: Tensor) -> Predictive:
-        """Predictive of a batch."""
-        raise NotImplementedError
-
     def _means(self, X: Any) -> Tensor:
         """Predictive mean (N, C)."""
-        raise NotImplementedError
+        parts = []
+        for batch in self._batches(X, FORWARD_ROWS):
+            means = [net.means(batch) for net in self._nets()]
+            parts.append(means[0] if len(means) == 1 else torch.stack(means).mean(dim=0))
+        return torch.cat(parts)
 
     def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
         """Mean (N, C) and covariance between the rows (C, N, N)."""
-        raise NotImplementedError
+        batches = list(self._batches(X))
+        return mixed_moments([net.joint_moments(batches) for net in self._nets()])
 
     def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Draws (N, C, n_samples) of functions, each over all rows."""
-        raise NotImplementedError
+        """Draws (N, C, n_samples) of functions over all rows, each with the noise of its net.
+
+        Without the noise they are those of ``functions``; see the regressors.
+        """
+        batches, nets = list(self._batches(X)), self._nets()
+        if len(nets) == 1:
+            return self._drawn(nets[0], batches, n_samples, generator)
+        picked = pick_components(len(nets), n_samples, generator)
+        draws = {
+            index: self._drawn(nets[index], batches, int((picked == index).sum()), generator)
+            for index in picked.unique().tolist()
+        }
+        first = next(iter(draws.values()))
+        result = first.new_empty(*first.shape[:2], n_samples)
+        for index, part in draws.items():
+            result[:, :, picked == index] = part
+        return result
+
+    def _drawn(
+        self, net: FittedNet, batches: list[Tensor], n_samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draws (N, C, n_samples) of one net."""
+        return net.functions(batches, n_samples, generator)
+
+
+def tensor_of(array: np.ndarray, latent: Latent) -> Tensor:
+    """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
+    writeable = np.require(array, requirements="W")
+    inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
+    check_range(inputs, array)
+    return inputs
+
+
+def rows_of(latent: Latent, table: Table) -> Rows:
+    """Rows as tensors on the net's device; floating point targets in its dtype."""
+    inputs = tensor_of(table.X, latent)
+    targets = torch.as_tensor(table.y, device=inputs.device)
+    if targets.is_floating_point():
+        targets = targets.to(inputs.dtype)
+    row_weights = torch.as_tensor(table.weights, device=inputs.device, dtype=inputs.dtype)
+    return Rows(inputs, targets, row_weights)
 
 
 def _fit_net(key: str, net: Any, train: Rows, held_out: Rows | None) -> Any:
@@ -281,13 +363,14 @@ def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
     class_weights = criterion_row_weights(criterion, rows.y)
     if class_weights is None:
         return rows
-    return Rows(rows.X, rows.y, rows.weights * class_weights.to(rows.weights.dtype))
+    return replace(rows, weights=rows.weights * class_weights.to(rows.weights.dtype))
 
 
-def with_positive_weight(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[Any, ...]:
-    """Drop rows of weight zero, without a copy where there are none."""
-    positive = weights > 0
-    return (X, y, weights) if positive.all() else (X[positive], y[positive], weights[positive])
+def fold_seeds(seed: int, n_folds: int) -> list[int]:
+    """One seed for each fold; that of the fit where there is one."""
+    if n_folds == 1:
+        return [seed]
+    return [int(s) for s in np.random.default_rng(seed).integers(2**31 - 1, size=n_folds)]
 
 
 def draw_seed(random_state: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,8 +11,10 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
-from sksubnet.estimators.base import BayesianNet, with_positive_weight
+from sksubnet.estimators.base import BayesianNet, InitialNet
+from sksubnet.estimators.folds import Table
 from sksubnet.nets import TrainedNet, check_net, output_width
+from sksubnet.posterior import Curvature
 from sksubnet.predictive import Bernoulli, Gaussian, Likelihood
 
 
@@ -25,25 +28,27 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
-    def _start_fit(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, ...]:
-        """Validate, encode labels and weights: X (N, ...), targets (N,), weights (N,)."""
+    def _start_fit(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Table:
+        """Validate; labels as codes (N,), and their weights."""
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
         weights = self._check_weights(sample_weight, X)
-        X, y, weights = with_positive_weight(X, y, weights)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        n_classes = len(self.classes_)
-        if n_classes < 2:
+        self.classes_, codes = np.unique(y[weights > 0], return_inverse=True)
+        if len(self.classes_) < 2:
             raise ValueError(
                 f"y has only 1 class, {self.classes_.tolist()[0]!r}; a classifier needs rows of at "
                 "least 2 classes with positive weight."
             )
-        if self.class_weight is not None:
-            weights = weights * compute_sample_weight(self.class_weight, y)
-        return X, codes, weights
+        everywhere = np.zeros(len(y), dtype=codes.dtype)
+        everywhere[weights > 0] = codes
+        table = self._table(X, everywhere, weights, groups)
+        if self.class_weight is None:
+            return table
+        by_class = compute_sample_weight(self.class_weight, self.classes_[table.y])
+        return replace(table, weights=table.weights * by_class)
 
-    def _start_net(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Prepare the net for the classes; return the targets in its criterion's type."""
+    def _start_net(self, table: Table) -> tuple[InitialNet, Table]:
+        """Prepare a net for the classes, and the targets in its criterion's type."""
         n_classes = len(self.classes_)
         if self.net is None:
             n_outputs = 1 if n_classes == 2 else n_classes
@@ -51,20 +56,22 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             check_net(self.net)
             n_outputs = output_width(self.net, n_classes)
         task = "binary" if n_classes == 2 else "multiclass"
-        self._prepare_net(X, weights, task, n_outputs)
-        if isinstance(self._likelihood, Gaussian):
+        initial = self._initial_net(table, task, n_outputs)
+        criterion = type(initial.net.criterion_).__name__
+        if isinstance(initial.likelihood, Gaussian):
             raise ValueError(
-                f"{type(self.net_.criterion_).__name__} is a regression loss; train a classifier's "
-                "net with CrossEntropyLoss, NLLLoss or BCEWithLogitsLoss."
+                f"{criterion} is a regression loss; train a classifier's net with "
+                "CrossEntropyLoss, NLLLoss or BCEWithLogitsLoss."
             )
-        expected = 1 if isinstance(self._likelihood, Bernoulli) else n_classes
-        if self._n_latents != expected or (expected == 1 and n_classes > 2):
+        expected = 1 if isinstance(initial.likelihood, Bernoulli) else n_classes
+        width = initial.n_outputs
+        if width != expected or (expected == 1 and n_classes > 2):
             raise ValueError(
-                f"The net has {self._n_latents} outputs, but y has {n_classes} classes; "
-                f"{type(self.net_.criterion_).__name__} needs {expected} outputs"
+                f"The net has {width} outputs, but y has {n_classes} classes; "
+                f"{criterion} needs {expected} outputs"
                 + (" and 2 classes." if expected == 1 else ".")
             )
-        return y.astype(np.float64) if expected == 1 else y
+        return initial, table.with_targets(table.y.astype(np.float64)) if expected == 1 else table
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, averaged over the posterior by the link.
@@ -127,9 +134,9 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         ndarray of shape (n_samples, n_classes)
             Probabilities at the MAP estimate, for comparison.
         """
-        latents = self._map_latents(X)
-        assert not isinstance(self._likelihood, Gaussian)
-        return self._likelihood.probabilities(latents).numpy()
+        likelihood = self._nets()[0].likelihood
+        probabilities: np.ndarray = likelihood.probabilities(self._maps(X)).mean(dim=0).numpy()
+        return probabilities
 
     def latent_mean_and_variance(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Moments of the logits under the posterior.
@@ -151,13 +158,14 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     def _noise_is_tuned(self) -> bool:
         return False
 
-    def _with_noise(self, trained: TrainedNet) -> TrainedNet:
-        return trained
+    def _with_noise(self, nets: list[TrainedNet]) -> list[TrainedNet]:
+        return nets
 
-    def _keep_likelihood(self, likelihood: Likelihood) -> None:
-        self._likelihood = likelihood
+    def _tuned_noise(
+        self, trained: TrainedNet, curvature: Curvature, scale: float
+    ) -> tuple[Likelihood, float]:
+        return trained.likelihood, curvature.log_likelihood
 
-    def _scale_noise(
-        self, trained: TrainedNet, log_likelihood: float, n_rows: float, noise_scale: float
-    ) -> float:
-        return log_likelihood
+    def _target_units(self) -> np.ndarray:
+        """Logits are their own units."""
+        return np.ones(1)

@@ -1,74 +1,67 @@
-"""Predictions of a linearised net under a Gaussian over some of its weights."""
+"""A trained net plus its Jacobian times a Gaussian change of some of its weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sksubnet.estimators.base import BayesianNet
-from sksubnet.jacobian import JacobianPlan, factored_jacobian, jacobian
-from sksubnet.posterior import (
-    CholeskyPosterior,
-    DiagonalPosterior,
-    GaussianPosterior,
-    KernelPosterior,
-    factored_rows_within_budget,
-    rows_within_budget,
-)
-from sksubnet.predictive import DEFAULT_LINK, Predictive
-
-Posterior = GaussianPosterior | KernelPosterior | CholeskyPosterior
+from sksubnet.estimators.fitted import FittedNet
+from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.posterior import Posterior
+from sksubnet.predictive import Predictive
+from sksubnet.selection import Subnetwork
 
 
-class LinearisedNet(BayesianNet):
-    """The trained net plus its Jacobian times a Gaussian change of the weights."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearisedNet(FittedNet):
+    """A trained, selected, curved and factorised net.
 
-    posterior_: Posterior
-    link: str = DEFAULT_LINK
-    _plan: JacobianPlan
+    Attributes
+    ----------
+    subnetwork : Subnetwork
+        The selected weights.
+    posterior : Posterior
+        The Gaussian over them.
+    log_likelihood : float
+        Log likelihood of the rows that trained the net, in the units of the target.
+    """
 
-    def _rows_for(self, posterior: Posterior, X: Tensor) -> tuple[Tensor, Any]:
-        """Latents (B, C) of a batch and its Jacobian as the posterior takes it, on the CPU."""
-        latent = self._latent
-        factored = isinstance(posterior, KernelPosterior | DiagonalPosterior)
-        rows = factored_jacobian if factored else jacobian
-        outputs, phi = rows(latent, latent.module, self._plan, X)
-        return outputs.double().cpu(), phi.cpu()
+    subnetwork: Subnetwork
+    plan: JacobianPlan
+    posterior: Posterior
+    log_likelihood: float
+    link: str
 
-    def _batch_predictive(self, X: Tensor) -> Predictive:
-        outputs, phi = self._rows_for(self.posterior_, X)
-        covariance = self.posterior_.covariance(phi)
-        return Predictive(outputs, covariance, self._likelihood, self.link, self._seed)
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of a batch whose Jacobian fits the memory budget."""
+        return self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
 
-    def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
+    def predictive(self, X: Tensor) -> Predictive:
+        """Predictive of a batch, in the units of the net."""
+        outputs, rows = self.posterior.jacobian(self.latent, self.latent.module, self.plan, X)
+        covariance = self.posterior.covariance(rows)
+        return Predictive(outputs, covariance, self.likelihood_at(X), self.link, self.seed)
+
+    def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) of all rows and covariance between them (C, N, N)."""
+        outputs, rows = self._jacobian(batches)
+        return outputs, self.posterior.covariance(rows.permute(1, 0, 2)).cpu()
+
+    def functions(
+        self, batches: Iterable[Tensor], n_draws: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draws (N, C, n_draws) of functions, each over all rows."""
+        change = self.posterior.sample(n_draws, generator) - self.posterior.mean
+        outputs, rows = self._jacobian(batches)
+        return outputs[:, :, None] + rows.double() @ change.mT
+
+    def _jacobian(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
-        latent, plan = self._latent, self._plan
-        parts = (jacobian(latent, latent.module, plan, batch) for batch in self._batches(X))
-        outputs, phi = zip(*parts, strict=True)
-        return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
-
-    def _means(self, X: Any) -> Tensor:
-        return self._map_latents(X)
-
-    def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
-        outputs, phi = self._jacobian(X)
-        return outputs, self.posterior_.covariance(phi.permute(1, 0, 2)).cpu()
-
-    def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
-        change = self.posterior_.sample(n_samples, generator) - self.posterior_.mean
-        outputs, phi = self._jacobian(X)
-        return outputs[:, :, None] + phi.double() @ change.mT
-
-    def _rows_per_batch(self) -> int:
-        return self._rows_for_batch(self.posterior_)
-
-    def _rows_for_batch(self, posterior: Posterior) -> int:
-        """Rows whose Jacobian fits the memory budget, in the form that the posterior takes."""
-        sizes = self._plan, self._n_latents, self._latent.dtype
-        if isinstance(posterior, KernelPosterior):
-            return factored_rows_within_budget(*sizes, len(posterior.rows))
-        if isinstance(posterior, DiagonalPosterior):
-            return factored_rows_within_budget(*sizes)
-        return rows_within_budget(*sizes)
+        latent, plan = self.latent, self.plan
+        parts = (jacobian(latent, latent.module, plan, batch) for batch in batches)
+        outputs, rows = zip(*parts, strict=True)
+        return torch.cat(outputs).double().cpu(), torch.cat(rows).cpu()

@@ -15,10 +15,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators.base import BayesianNet, draw_seed, with_positive_weight
+from sksubnet.estimators.base import BayesianNet, InitialNet, draw_seed
+from sksubnet.estimators.fitted import FittedNet
+from sksubnet.estimators.folds import Table
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import TrainedNet, check_net, is_frozen
-from sksubnet.predictive import Gaussian, Predictive
+from sksubnet.nets import Rows, TrainedNet, check_net, is_frozen
+from sksubnet.posterior import Curvature, noise_of
+from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
 SMALLEST_SCALE = 1e-150
 """Scale of a target that is 0 everywhere: its square is still a number."""
@@ -44,19 +47,21 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         tags.target_tags.multi_output = True
         return tags
 
-    def _start_fit(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, ...]:
-        """Validate and standardise: X (N, ...), targets (N, C), weights (N,)."""
+    def _start_fit(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Table:
+        """Validate and standardise the targets (N, C)."""
         X, y = self._check_rows(X, y, reset=True, multi_output=True, y_numeric=True)
         weights = self._check_weights(sample_weight, X)
         with hints("y"):
             y = np.asarray(y, np.float64)
-        X, y, weights = with_positive_weight(X, y, weights)
-        if len(X) < 2:
+        n_positive = int((weights > 0).sum())
+        if n_positive < 2:
             raise ValueError(
-                f"sample_weight leaves {len(X)} row with positive weight; at least 2 are needed."
+                f"sample_weight leaves {n_positive} row with positive weight; at least 2 are "
+                "needed."
             )
         self._single_target = y.ndim == 1
-        y = y.reshape(len(y), -1)
+        table = self._table(X, y.reshape(len(y), -1), weights, groups)
+        y, weights = table.y, table.weights
         self._y_mean, self._y_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
         if self._scales_targets():
             self._y_mean = np.average(y, axis=0, weights=weights)
@@ -64,27 +69,30 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             # A constant target has a spread of rounding error at most, and noise of that size.
             rounding = np.finfo(float).eps * 10 * np.abs(self._y_mean)
             self._y_scale = np.maximum(spread, np.maximum(rounding, SMALLEST_SCALE))
-        return X, (y - self._y_mean) / self._y_scale, weights
+        scaled = (y - self._y_mean) / self._y_scale
+        center = np.average(scaled, axis=0, weights=weights)
+        self._unit_variance = np.average((scaled - center) ** 2, axis=0, weights=weights)
+        return table.with_targets(scaled)
 
     def _scales_targets(self) -> bool:
         return self.normalize_y and not is_frozen(self.net)
 
-    def _start_net(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Prepare the net for the targets and check its width."""
+    def _start_net(self, table: Table) -> tuple[InitialNet, Table]:
+        """Prepare a net for the targets and check its width."""
         if self.net is not None:
             check_net(self.net)
-        self._prepare_net(X, weights, "regression", y.shape[1])
-        if not isinstance(self._likelihood, Gaussian):
+        initial = self._initial_net(table, "regression", table.y.shape[1])
+        if not isinstance(initial.likelihood, Gaussian):
             raise ValueError(
-                f"{type(self.net_.criterion_).__name__} is a classification loss; train a "
+                f"{type(initial.net.criterion_).__name__} is a classification loss; train a "
                 "regressor's net with MSELoss."
             )
-        if self._n_latents != y.shape[1]:
+        if initial.n_outputs != table.y.shape[1]:
             raise ValueError(
-                f"The net has {self._n_latents} outputs, but y has {y.shape[1]} targets; give the "
-                "net as many outputs as targets."
+                f"The net has {initial.n_outputs} outputs, but y has {table.y.shape[1]} targets; "
+                "give the net as many outputs as targets."
             )
-        return y
+        return initial, table
 
     def _noise_variance(self) -> np.ndarray | None:
         """Given noise variance (C,) in the scaled units, ``None`` if it is to be found."""
@@ -137,8 +145,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if not return_cov:
             return self._shaped(self._means(X).numpy())
         means, covariance = self._joint_moments(X)
-        noise = torch.as_tensor(np.square(self.noise_std_).reshape(-1))
-        covariance.diagonal(dim1=1, dim2=2).add_(noise[:, None])
+        covariance.diagonal(dim1=1, dim2=2).add_(self._mean_noise(X))
         by_target = covariance.permute(1, 2, 0).numpy()
         return self._shaped(means.numpy()), by_target[:, :, 0] if self._single_target else by_target
 
@@ -203,11 +210,26 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
 
     def _draw_targets(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
         """Draws (N, C, n_samples) of targets: functions over all rows, and noise."""
-        functions = self._draw_functions(X, n_samples, generator)
-        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64)
         scale, offset = self._units
-        std = torch.as_tensor(np.reshape(self.noise_std_, (-1, 1)))
-        return functions * scale[:, None] + offset[:, None] + std * noise
+        return self._draw_functions(X, n_samples, generator) * scale[:, None] + offset[:, None]
+
+    def _drawn(
+        self, net: FittedNet, batches: list[Tensor], n_samples: int, generator: torch.Generator
+    ) -> Tensor:
+        functions = super()._drawn(net, batches, n_samples, generator)
+        noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64)
+        return functions + self._noise_at(net, batches).sqrt()[..., None] * noise
+
+    def _noise_at(self, net: FittedNet, batches: list[Tensor]) -> Tensor:
+        """Noise variance (N, C) of a net at all rows, in its units."""
+        parts = [noise_of(net.likelihood_at(batch)).expand(len(batch), -1) for batch in batches]
+        return torch.cat(parts)
+
+    def _mean_noise(self, X: Any) -> Tensor:
+        """Noise variance (C, N) of all rows, the mean over the nets, in the units of the target."""
+        batches = list(self._batches(X))
+        each = torch.stack([self._noise_at(net, batches) for net in self._nets()])
+        return (each.mean(dim=0).sqrt() * self._units[0]).square().mT
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         return (part.scaled(*self._units) for part in super()._predictives(X))
@@ -234,30 +256,53 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     def _noise_is_tuned(self) -> bool:
         return isinstance(self.noise, str)
 
-    def _with_noise(self, trained: TrainedNet) -> TrainedNet:
+    def _with_noise(self, nets: list[TrainedNet]) -> list[TrainedNet]:
         """Add the given noise, or the variance of the residuals on rows that were held out."""
         given = self._noise_variance()
         if given is not None:
-            return replace(trained, likelihood=Gaussian(torch.as_tensor(given)))
-        rows = trained.train if trained.held_out is None else trained.held_out
-        with torch.no_grad():
-            squared = (rows.y - trained.latent(rows.X)).square()
-        weights = rows.weights / rows.weights.sum()
-        smallest = NOISE_FLOOR * (weights @ rows.y.square()).clamp(min=NOISE_FLOOR)
-        variance = torch.maximum(weights @ squared, smallest).double().cpu()
-        return replace(trained, likelihood=Gaussian(variance))
+            return [replace(net, likelihood=Gaussian(torch.as_tensor(given))) for net in nets]
+        variances = torch.stack([residual_variance(net) for net in nets])
+        sizes = [float(unseen(net).weights.sum()) for net in nets]
+        shares = torch.tensor([size / sum(sizes) for size in sizes], dtype=torch.float64)
+        pooled = shares @ variances
+        return [replace(net, likelihood=Gaussian(pooled)) for net in nets]
 
-    def _scale_noise(
-        self, trained: TrainedNet, log_likelihood: float, n_rows: float, noise_scale: float
-    ) -> float:
-        """Store the tuned noise; return the log likelihood under it, in the target's units."""
-        assert isinstance(trained.likelihood, Gaussian)
-        self._keep_likelihood(Gaussian(trained.likelihood.noise_variance * noise_scale))
-        log_likelihood = trained.likelihood.rescaled(log_likelihood, n_rows, noise_scale)
-        return log_likelihood - n_rows * float(np.log(self._y_scale).sum())
+    def _tuned_noise(
+        self, trained: TrainedNet, curvature: Curvature, scale: float
+    ) -> tuple[Likelihood, float]:
+        """Likelihood with the tuned noise, and the log likelihood in the target's units."""
+        likelihood = trained.train.likelihood(trained.likelihood)
+        assert isinstance(likelihood, Gaussian) and isinstance(trained.likelihood, Gaussian)
+        weights = trained.train.weights
+        log_likelihood = likelihood.rescaled(curvature.log_likelihood, weights, scale)
+        log_likelihood -= curvature.n_rows * float(np.log(self._y_scale).sum())
+        return Gaussian(trained.likelihood.noise_variance * scale), log_likelihood
 
-    def _keep_likelihood(self, likelihood: Gaussian) -> None:
-        """Keep the likelihood of the latents, and the noise in the units of the target."""
-        self._likelihood = likelihood
-        std = np.sqrt(likelihood.noise_variance.numpy()) * self._y_scale
-        self.noise_std_ = float(std[0]) if self._single_target else std
+    def _target_units(self) -> np.ndarray:
+        """Variances (C,) of the targets in the units of the net."""
+        return self._unit_variance
+
+    @property
+    def noise_std_(self) -> Any:
+        """Standard deviation of the noise, in the units of the target."""
+        nets: list[FittedNet] = self.__dict__.get("folds_", [])
+        if not nets:
+            raise AttributeError(f"{type(self).__name__} has no attribute 'noise_std_' before fit.")
+        variance = torch.stack([noise_of(net.likelihood) for net in self._nets()]).mean(dim=0)
+        std = np.sqrt(variance.numpy()) * self._y_scale
+        return float(std[0]) if self._single_target else std
+
+
+def residual_variance(net: TrainedNet) -> Tensor:
+    """Mean squared residuals (C,) of the rows that a net has not seen, in float64 on the CPU."""
+    rows = unseen(net)
+    with torch.no_grad():
+        squared = (rows.y - net.latent(rows.X)).square()
+    weights = rows.weights / rows.weights.sum()
+    smallest = NOISE_FLOOR * (weights @ rows.y.square()).clamp(min=NOISE_FLOOR)
+    return torch.maximum(weights @ squared, smallest).double().cpu()
+
+
+def unseen(net: TrainedNet) -> Rows:
+    """Rows that were held out, or those of the training where none were."""
+    return net.train if net.held_out is None else net.held_out

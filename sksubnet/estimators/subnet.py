@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators.base import draw_seed, seeded, torch_threads
-from sksubnet.estimators.linearised import LinearisedNet, Posterior
+from sksubnet.estimators.base import (
+    BayesianNet,
+    InitialNet,
+    draw_seed,
+    fold_seeds,
+    rows_of,
+    seeded,
+    tensor_of,
+    torch_threads,
+)
+from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.options import SizeOptions
-from sksubnet.jacobian import PROBE_ROWS, plan_jacobian
-from sksubnet.nets import Rows, TrainedNet
+from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, plan_jacobian
+from sksubnet.nets import TrainedNet
 from sksubnet.posterior import (
-    EIGEN_LIMIT,
     MEMORY_BUDGET,
-    AnyProjection,
-    CholeskyPosterior,
     Curvature,
-    DiagonalPosterior,
-    GaussianPosterior,
-    KernelPosterior,
-    ShiftedCholesky,
+    HeldOut,
+    Posterior,
     Tuned,
     batches,
     check_curvature_fits,
-    cholesky_dtype,
-    ggn,
-    ggn_diagonal,
-    ggn_factors,
-    hessian_rank,
+    factorised,
     maximise_evidence,
+    n_factors,
     plan_for,
+    prior_limits,
+    subnetwork_curvature,
     tune_on_held_out,
 )
+from sksubnet.predictive import DEFAULT_LINK
 from sksubnet.selection import (
+    Subnetwork,
     candidate_mask,
     effect,
     explained_variance,
@@ -58,14 +65,27 @@ HELD_OUT_RULES = {"validation": 0.0, "validation_half_se": 0.5, "validation_1se"
 INERT_ENERGY = 1e-3
 
 
-class SubnetLaplace(LinearisedNet):
-    """A net whose posterior is a Laplace approximation on a subnetwork.
+@dataclass(frozen=True, eq=False)
+class CurvedNet:
+    """A trained net with its subnetwork, curvature and posterior, before the tuning."""
+
+    initial: InitialNet
+    trained: TrainedNet
+    fold: Fold
+    subnetwork: Subnetwork
+    plan: JacobianPlan
+    curvature: Curvature
+    posterior: Posterior
+
+
+class SubnetLaplace(BayesianNet):
+    """Nets whose posterior is a Laplace approximation on a subnetwork.
 
     ``fit`` reads as the steps of Daxberger et al. 2021: MAP, select, curvature, posterior.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **LinearisedNet._parameter_constraints,
+        **BayesianNet._parameter_constraints,
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "subnetwork_size": [
             Interval(Integral, 1, None, closed="left"),
@@ -80,11 +100,21 @@ class SubnetLaplace(LinearisedNet):
             StrOptions({*HELD_OUT_RULES, "evidence"}),
             Interval(Real, 0, None, closed="neither"),
         ],
+        "cv": [
+            Interval(Integral, 2, None, closed="left"),
+            StrOptions({"auto"}),
+            HasMethods(["split"]),
+            "array-like",
+            None,
+        ],
     }
 
+    folds_: list[LinearisedNet]
+    link: str = DEFAULT_LINK
+
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the net, choose the subnetwork, and put a Gaussian posterior on it.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train the nets, choose a subnetwork of each, and put a Gaussian posterior on it.
 
         Parameters
         ----------
@@ -95,6 +125,9 @@ class SubnetLaplace(LinearisedNet):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; they count in the loss, the curvature and the tuning, and an
             integer weight is the same as repeating the row.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of rows that belong together, such as those of one patient: a fold has all rows
+            of a group or none. Passed on by meta-estimators with metadata routing.
 
         Returns
         -------
@@ -107,23 +140,109 @@ class SubnetLaplace(LinearisedNet):
             If the data, the net or an option do not fit together; the message says which.
         """
         self._is_fitted = False
-        X, y, weights = self._start_fit(X, y, sample_weight)
-        self._seed = draw_seed(self.random_state)
-        with seeded(self._seed), torch_threads(self.n_jobs):
-            y = self._start_net(X, y, weights)
-            candidates, size = self._resolve_size(X)
-            reference = self._reference_inputs()
-            trained = self._train(
-                X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
-            )
-            trained = replace(self._with_noise(trained), reference=reference)
-            self._select(trained, candidates, size)
-            curvature = self._curvature(trained)
-            posterior = self._posterior(trained, curvature)
-            tuned = self._tune(trained, posterior, curvature)
-            self._finish(trained, posterior, curvature, tuned)
+        table = self._start_fit(X, y, sample_weight, groups)
+        seed = draw_seed(self.random_state)
+        with seeded(seed), torch_threads(self.n_jobs):
+            trained = list(self._trained_nets(table, seed))
+            nets = self._with_noise([net for _, net, _ in trained])
+            curved = [
+                self._curved(initial, net, fold)
+                for (initial, _, fold), net in zip(trained, nets, strict=True)
+            ]
+            tuned = self._tune(curved, seed)
+            self.folds_ = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
+        self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
         self._is_fitted = True
         return self
+
+    def _trained_nets(
+        self, table: Table, seed: int
+    ) -> Iterator[tuple[InitialNet, TrainedNet, Fold]]:
+        """Step 1: a net for each fold, or one that holds rows out by itself."""
+        classify = table.y.ndim == 1
+        folds = self._folds(table, classify, seed)
+        seeds = fold_seeds(seed, len(folds) if folds else 1)
+        for k, fold_seed in enumerate(seeds):
+            torch.manual_seed(fold_seed)
+            initial, encoded = self._start_net(table)
+            self._check_size(initial, table)
+            reference = self._reference_inputs(initial)
+            if folds:
+                fold = folds[k]
+            else:
+                needed = self._needs_held_out()
+                fold = self._held_out_by_net(initial, table, needed=needed, seed=fold_seed)
+            trained = self._train(initial, encoded, fold, seed=fold_seed)
+            yield initial, replace(trained, reference=reference), fold
+
+    def _curved(self, initial: InitialNet, trained: TrainedNet, fold: Fold) -> CurvedNet:
+        """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
+        subnetwork, plan = self._select(trained)
+        indices = torch.as_tensor(subnetwork.indices)
+        # With the rows held out, the posterior would be narrower than what is tuned on them.
+        curvature = subnetwork_curvature(
+            trained,
+            plan,
+            indices,
+            trained.train,
+            covariance=self.covariance,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+        )
+        mean = trained.weight_vector().double().cpu()[indices]
+        posterior = factorised(mean, curvature)
+        return CurvedNet(initial, trained, fold, subnetwork, plan, curvature, posterior)
+
+    def _tune(self, nets: list[CurvedNet], seed: int) -> Tuned:
+        """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
+        tune_noise, rule = self._noise_is_tuned(), self.prior_precision
+        given = None if isinstance(rule, str) else float(rule)
+        if given is not None and not tune_noise:
+            return Tuned(given, noise_scales=(1.0,) * len(nets), given=True)
+        n_unseen = sum(len(net.trained.held_out or ()) for net in nets)
+        if rule == "evidence" or n_unseen < MIN_ROWS_TO_TUNE:
+            return self._evidence(nets, given, tune_noise)
+        parts = [self._unseen(net) for net in nets]
+        return tune_on_held_out(
+            parts,
+            link=self.link,
+            seed=seed,
+            given=given,
+            tune_noise=tune_noise,
+            costly=any(net.posterior.costly for net in nets),
+            limits=prior_limits(parts, torch.as_tensor(self._target_units())),
+            n_errors=HELD_OUT_RULES.get(rule, 0.0),
+        )
+
+    def _finished(self, net: CurvedNet, prior_precision: float, scale: float) -> LinearisedNet:
+        """Return the net under the tuned prior precision and noise."""
+        trained = net.trained
+        likelihood, log_likelihood = self._tuned_noise(trained, net.curvature, scale)
+        return LinearisedNet(
+            net=net.initial.net,
+            latent=trained.latent,
+            likelihood=likelihood,
+            n_outputs=trained.n_outputs,
+            seed=trained.seed,
+            held_out=net.fold.held_out,
+            subnetwork=net.subnetwork,
+            plan=net.plan,
+            posterior=net.posterior.tuned(prior_precision, scale),
+            log_likelihood=log_likelihood,
+            link=self.link,
+        )
+
+    @property
+    def subnetwork_(self) -> Subnetwork:
+        """The selected weights, where there is one net."""
+        subnetwork: Subnetwork = self._only("subnetwork")
+        return subnetwork
+
+    @property
+    def posterior_(self) -> Posterior:
+        """The posterior over them, where there is one net."""
+        posterior: Posterior = self._only("posterior")
+        return posterior
 
     def log_marginal_likelihood(self) -> float:
         """Laplace approximation of the log evidence of the subnetwork, in nats.
@@ -135,10 +254,12 @@ class SubnetLaplace(LinearisedNet):
         -------
         float
             Log marginal likelihood of the rows that trained the net, at the fitted prior precision
-            and noise.
+            and noise; the mean over the folds where there are several nets.
         """
         check_is_fitted(self)
-        return self.posterior_.log_evidence(self._log_likelihood)
+        return float(
+            np.mean([net.posterior.log_evidence(net.log_likelihood) for net in self.folds_])
+        )
 
     def explained_variance(self, X: Any, sample_weight: Any = None) -> float:
         """Share of the predictive variance that the subnetwork keeps, of all candidates.
@@ -156,67 +277,74 @@ class SubnetLaplace(LinearisedNet):
         Returns
         -------
         float
-            Mean over the reference inputs, between 0 and 1.
+            Mean over the reference inputs and the nets, between 0 and 1.
         """
         check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
         weights = self._check_weights(sample_weight, inputs)
-        rows = self._rows(inputs, weights, weights)  # the GGN does not depend on the targets
+        # the GGN does not depend on the targets
+        table = Table.of(inputs, weights, weights)
         with torch_threads(self.n_jobs):
-            trained = TrainedNet(
-                module=self._latent.module,
-                latent=self._latent,
-                likelihood=self._likelihood,
-                n_outputs=self._n_latents,
-                train=rows,
-                held_out=None,
-                seed=self._seed,
-                reference=self._reference_inputs(),
-            )
-            candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
-            chosen = torch.as_tensor(self.subnetwork_.indices)
-            return explained_variance(trained, chosen, candidates)
+            return float(np.mean([self._explained(net, table) for net in self.folds_]))
+
+    def _explained(self, net: LinearisedNet, table: Table) -> float:
+        """Share of the candidates' predictive variance that the subnetwork of one net keeps."""
+        latent = net.latent
+        initial = InitialNet(net.net, latent, net.likelihood, net.n_outputs)
+        trained = TrainedNet(
+            module=latent.module,
+            latent=latent,
+            likelihood=net.likelihood,
+            n_outputs=net.n_outputs,
+            train=rows_of(latent, table),
+            held_out=None,
+            seed=net.seed,
+            reference=self._reference_inputs(initial),
+        )
+        candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
+        return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
 
     def _needs_held_out(self) -> bool:
         rule = self.prior_precision
         return rule in HELD_OUT_RULES or (rule != "evidence" and self._noise_is_tuned())
 
-    def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
-        """Candidate mask (P,) and number of selected weights; raise before training if too many."""
-        module = self.net_.module_
+    def _check_size(self, initial: InitialNet, table: Table) -> None:
+        """Raise before training if a full covariance over so many weights does not fit."""
+        module, latent = initial.net.module_, initial.latent
+        candidates, size, chosen = self._candidates(module)
+        if self.covariance != "full" or size is None:
+            return  # how many, and whether they fit, the search will tell
+        n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
+        if chosen is None and size == candidates.sum():
+            chosen = candidates
+        if chosen is not None and n_rows < size:
+            # Which weights is known, so that whole layers are known to be cheap.
+            indices, probe = chosen.nonzero().squeeze(1), tensor_of(table.X[:PROBE_ROWS], latent)
+            n_kept = plan_jacobian(latent, module, indices, probe).n_kept
+        check_curvature_fits(size, n_rows, n_kept)
+
+    def _candidates(self, module: Any) -> tuple[Tensor, int | None, Tensor | None]:
+        """Candidate mask (P,), how many are selected if known, and which if they are named."""
         candidates = candidate_mask(module, self.candidates)
         share = variance_share(self.subnetwork_size, self.selection)
         chosen = explicit_selection(module, self.selection, candidates)
-        if chosen is None:
-            size = n_selected(self.subnetwork_size, int(candidates.sum()))
-            if share is not None:
-                return candidates, size  # how many, and whether they fit, the search will tell
-            chosen = candidates if size == candidates.sum() else None
-        else:
-            size = int(chosen.sum())
-        if self.covariance == "full":
-            n_factors, n_kept = self._n_factors(len(X)), size
-            if chosen is not None and n_factors < size:
-                # Which weights is known, so that whole layers are known to be cheap.
-                indices, probe = chosen.nonzero().squeeze(1), self._tensor(X[:PROBE_ROWS])
-                n_kept = plan_jacobian(self._latent, module, indices, probe).n_kept
-            check_curvature_fits(size, n_factors, n_kept)
-        return candidates, size
+        if chosen is not None:
+            return candidates, int(chosen.sum()), chosen
+        if share is not None:
+            return candidates, None, None
+        return candidates, n_selected(self.subnetwork_size, int(candidates.sum())), None
 
-    def _n_factors(self, n_rows: int) -> int:
-        """Rows of the GGN's factor that the data give."""
-        return n_rows * hessian_rank(self._likelihood, self._n_latents)
-
-    def _select(self, trained: TrainedNet, candidates: Tensor, size: int) -> None:
+    def _select(self, trained: TrainedNet) -> tuple[Subnetwork, JacobianPlan]:
         """Step 2: the subnetwork, and a plan of its Jacobian; warn if that is almost nothing."""
+        candidates, size, _ = self._candidates(trained.module)
         share = variance_share(self.subnetwork_size, self.selection)
-        subnetwork = select(trained, self.selection, size, candidates, share)
-        if share is not None and self.covariance == "full":
-            size = len(subnetwork)
-            check_curvature_fits(size, self._n_factors(len(trained.train)), size)
-        self._plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
-        energy, n_inert = effect(trained, self._plan, candidates)
-        self.subnetwork_ = replace(subnetwork, n_inert=n_inert)
+        most = int(candidates.sum()) if size is None else size
+        subnetwork = select(trained, self.selection, most, candidates, share)
+        if size is None and self.covariance == "full":
+            n_rows = n_factors(trained.likelihood, trained.n_outputs, len(trained.train))
+            check_curvature_fits(len(subnetwork), n_rows, len(subnetwork))
+        plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
+        energy, n_inert = effect(trained, plan, candidates)
         if energy < INERT_ENERGY:
             warnings.warn(
                 f"The {len(subnetwork)} selected weights have almost no effect on the "
@@ -224,102 +352,63 @@ class SubnetLaplace(LinearisedNet):
                 "times that of random weights), so the predictions are those of the trained net. "
                 "Choose another selection, such as 'greedy', or a larger subnetwork_size.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
+        return replace(subnetwork, n_inert=n_inert), plan
 
-    def _reference_inputs(self) -> Tensor | str:
+    def _reference_inputs(self, initial: InitialNet) -> Tensor | str:
         """Return the user's reference inputs as a tensor, or the name of how to make them."""
         if isinstance(self.reference, str):
             return self.reference
         try:
-            return self._tensor(self._check_rows(self.reference, reset=False))
+            return tensor_of(self._check_rows(self.reference, reset=False), initial.latent)
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 
-    def _curvature(self, trained: TrainedNet) -> Curvature:
-        """Step 3: the GGN of the subnetwork over the rows that trained the net."""
-        # With those held out, the posterior would be narrower than what is tuned on them.
-        rows = trained.train
-        options = {"batch_size": self.batch_size, "verbose": self.verbose}
-        if self.covariance == "diag":
-            diagonal = ggn_diagonal(trained, rows, **options)
-            return diagonal.restricted(torch.as_tensor(self.subnetwork_.indices))
-        n_weights = len(self.subnetwork_)
-        if self._n_factors(len(rows)) < n_weights:
-            return ggn_factors(trained, self._plan, rows, **options)
-        dtype = torch.float64 if n_weights <= EIGEN_LIMIT else cholesky_dtype(n_weights)
-        return ggn(trained, self._plan, rows, dtype=dtype, **options)
-
-    def _posterior(self, trained: TrainedNet, curvature: Curvature) -> Posterior:
-        """Factorise on the CPU: once where the weights are few, for each prior where many."""
-        weights = trained.weight_vector().double().cpu()
-        mean = weights[torch.as_tensor(self.subnetwork_.indices)]
-        if curvature.matrix is not None and len(mean) > EIGEN_LIMIT:
-            return CholeskyPosterior(mean, ShiftedCholesky(curvature.matrix.cpu()))
-        if curvature.diagonal is not None:
-            return DiagonalPosterior(mean, curvature.diagonal.cpu(), None, prior_precision=1.0)
-        values, basis = (part.cpu() for part in curvature.eigendecomposition())
-        if curvature.factors is not None:
-            return KernelPosterior(mean, values, basis, 1.0, rows=curvature.factors.cpu())
-        return GaussianPosterior(mean, values, basis, prior_precision=1.0)
-
-    def _tune(self, trained: TrainedNet, posterior: Posterior, curvature: Curvature) -> Tuned:
-        """Prior precision and noise scale, each given or found."""
-        tune_noise = self._noise_is_tuned()
-        given = None if isinstance(self.prior_precision, str) else float(self.prior_precision)
-        if given is not None and not tune_noise:
-            return Tuned(given)
-        held_out, rule = trained.held_out, self.prior_precision
-        if rule == "evidence" or held_out is None or len(held_out) < MIN_ROWS_TO_TUNE:
-            return maximise_evidence(
-                trained, posterior, curvature.log_likelihood, given=given, tune_noise=tune_noise
+    def _evidence(self, nets: list[CurvedNet], given: float | None, tune_noise: bool) -> Tuned:
+        """Prior precision and noise by the marginal likelihood of each net: their means."""
+        found = [
+            maximise_evidence(
+                net.trained,
+                net.posterior,
+                net.curvature.log_likelihood,
+                given=given,
+                tune_noise=tune_noise,
             )
-        held_out = self._affordable(held_out, posterior)
-        latents, projection = self._project(trained, posterior, held_out)
-        tuned = tune_on_held_out(
-            trained,
-            latents,
-            projection,
-            held_out,
-            link=self.link,
-            given=given,
-            tune_noise=tune_noise,
-            n_errors=HELD_OUT_RULES.get(self.prior_precision, 0.0),
+            for net in nets
+        ]
+        if len(found) == 1:
+            return found[0]
+        scales = tuple(tuned.noise_scale for tuned in found)
+        precision = float(np.exp(np.mean([np.log(tuned.prior_precision) for tuned in found])))
+        return replace(
+            found[0],
+            prior_precision=precision,
+            noise_scale=float(np.mean(scales)),
+            noise_scales=scales,
         )
-        if tuned.at_edge:
-            warnings.warn(tuned.edge_message(), UserWarning, stacklevel=4)
-        return tuned
 
-    def _affordable(self, rows: Rows, posterior: Posterior) -> Rows:
-        """Evenly spaced rows whose projected Jacobian fits the memory budget."""
-        n_numbers = self._plan.n_kept if self.covariance == "diag" else posterior.rank
-        bytes_per_row = 8 * self._n_latents * (n_numbers + self._n_latents)
+    def _unseen(self, net: CurvedNet) -> HeldOut:
+        """Latents and projected Jacobian of the rows that a net has not seen."""
+        trained, posterior, plan = net.trained, net.posterior, net.plan
+        assert trained.held_out is not None
+        rows = trained.held_out
+        # evenly spaced ones whose projected Jacobian fits the memory budget
+        bytes_per_row = (
+            8 * trained.n_outputs * (posterior.numbers_per_row(plan) + trained.n_outputs)
+        )
         most = max(MIN_ROWS_TO_TUNE, MEMORY_BUDGET // (2 * bytes_per_row))
-        return rows[:: -(-len(rows) // most)]
-
-    def _project(
-        self, trained: TrainedNet, posterior: Posterior, rows: Rows
-    ) -> tuple[Tensor, AnyProjection]:
-        """Latents (N, C) and projected Jacobian of rows."""
+        rows = rows[:: -(-len(rows) // most)]
         latents, projections = [], []
-        for batch in batches(rows, self._rows_for_batch(posterior)):
-            outputs, phi = self._rows_for(posterior, batch.X)
+        step = posterior.rows_per_batch(plan, trained.n_outputs, trained.latent.dtype)
+        for batch in batches(rows, step):
+            outputs, jacobian = posterior.jacobian(trained.latent, trained.module, plan, batch.X)
             latents.append(outputs)
-            projections.append(posterior.project(phi))
-        stack: Any = type(projections[0]).stack
-        return torch.cat(latents), stack(projections)
-
-    def _finish(
-        self,
-        trained: TrainedNet,
-        posterior: Posterior,
-        curvature: Curvature,
-        tuned: Tuned,
-    ) -> None:
-        """Store the posterior under the tuned prior precision and noise."""
-        self.tuning_ = tuned
-        self.prior_precision_ = tuned.prior_precision
-        self.posterior_ = posterior.tuned(tuned.prior_precision, tuned.noise_scale)
-        self._log_likelihood = self._scale_noise(
-            trained, curvature.log_likelihood, curvature.n_rows, tuned.noise_scale
+            projections.append(posterior.project(jacobian))
+        return HeldOut(
+            torch.cat(latents),
+            type(projections[0]).stack(projections),
+            rows.y.cpu(),
+            rows.weights.double().cpu(),
+            rows.likelihood(trained.likelihood),
         )

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from sksubnet.predictive import Likelihood
+from sksubnet.predictive import Gaussian, Likelihood
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,)."""
+    """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,).
+
+    ``noise`` (N, C) are the noise variances of regression rows that have their own.
+    """
 
     X: Tensor
     y: Tensor
     weights: Tensor
+    noise: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, index: slice | Tensor | np.ndarray) -> Rows:
-        return Rows(self.X[index], self.y[index], self.weights[index])
+        noise = None if self.noise is None else self.noise[index]
+        return Rows(self.X[index], self.y[index], self.weights[index], noise)
+
+    def likelihood(self, constant: Likelihood) -> Likelihood:
+        """Return the likelihood of these rows: with their own noise if they have it."""
+        return constant if self.noise is None else Gaussian(self.noise)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,53 +9,56 @@ Read first: `ggn` in `curvature.py`, then `GaussianPosterior` in `gaussian.py`.
 
 from sksubnet.posterior.cholesky import CholeskyPosterior, ShiftedCholesky
 from sksubnet.posterior.curvature import (
-    MEMORY_BUDGET,
     Curvature,
     batches,
-    factored_rows_within_budget,
     ggn,
     ggn_diagonal,
     ggn_factors,
     hessian_rank,
+    n_factors,
     output_energy,
     plan_for,
-    rows_within_budget,
 )
 from sksubnet.posterior.diagonal import DiagonalPosterior
 from sksubnet.posterior.gaussian import GaussianPosterior
 from sksubnet.posterior.kernel import KernelPosterior
-from sksubnet.posterior.memory import EIGEN_LIMIT, check_curvature_fits, cholesky_dtype
+from sksubnet.posterior.kinds import Posterior, factorised, subnetwork_curvature
+from sksubnet.posterior.memory import MEMORY_BUDGET, check_curvature_fits
 from sksubnet.posterior.tuning import (
-    AnyProjection,
+    HeldOut,
     Tuned,
     maximise_evidence,
+    noise_of,
+    prior_limits,
     tune_on_held_out,
     tuned_noise,
 )
 
 __all__ = [
-    "EIGEN_LIMIT",
     "MEMORY_BUDGET",
-    "AnyProjection",
     "CholeskyPosterior",
     "Curvature",
     "DiagonalPosterior",
     "GaussianPosterior",
+    "HeldOut",
     "KernelPosterior",
+    "Posterior",
     "ShiftedCholesky",
     "Tuned",
     "batches",
     "check_curvature_fits",
-    "cholesky_dtype",
-    "factored_rows_within_budget",
+    "factorised",
     "ggn",
     "ggn_diagonal",
     "ggn_factors",
     "hessian_rank",
     "maximise_evidence",
+    "n_factors",
+    "noise_of",
     "output_energy",
     "plan_for",
-    "rows_within_budget",
+    "prior_limits",
+    "subnetwork_curvature",
     "tune_on_held_out",
     "tuned_noise",
 ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.posterior.memory import rows_within_budget
 
 BLOCK = 1024
 REFINEMENTS = 2
@@ -122,6 +126,8 @@ class CholeskyPosterior:
         Factor on the noise variance that G was computed with.
     """
 
+    costly: ClassVar[bool] = True
+
     mean: Tensor
     factor: ShiftedCholesky
     prior_precision: float = 1.0
@@ -137,9 +143,19 @@ class CholeskyPosterior:
             )
         return replace(self, prior_precision=prior_precision, noise_scale=noise_scale)
 
-    @property
-    def rank(self) -> int:
-        """Numbers that a projected Jacobian row keeps."""
+    def jacobian(
+        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
+    ) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch, and its Jacobian rows (B, C, S), on the CPU."""
+        outputs, rows = jacobian(model, module, plan, X)
+        return outputs.double().cpu(), rows.cpu()
+
+    def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+        """Rows of a batch whose Jacobian stays within the memory budget."""
+        return rows_within_budget(plan, n_outputs, dtype)
+
+    def numbers_per_row(self, plan: JacobianPlan) -> int:
+        """Numbers that one Jacobian row keeps."""
         return len(self.mean)
 
     def project(self, jacobian: Tensor) -> FactorProjection:
@@ -181,6 +197,10 @@ class FactorProjection:
     def stack(cls, parts: list[FactorProjection]) -> FactorProjection:
         """Projection of all rows from those of consecutive batches."""
         return cls(torch.cat([part.jacobian for part in parts]), parts[0].factor)
+
+    def energy(self) -> Tensor:
+        """Squared lengths (..., m) of the rows."""
+        return self.jacobian.double().square().sum(-1)
 
     def covariance(self, prior_precision: float) -> Tensor:
         """``J (G + prior_precision I)^-1 J^T``: (..., m, m), ``nan`` where that fails."""

@@ -19,6 +19,11 @@ from sksubnet.jacobian import (
     trained_indices,
 )
 from sksubnet.posterior.cholesky import mirror_upper_
+from sksubnet.posterior.memory import (
+    factored_rows_within_budget,
+    rows_of_layers,
+    rows_within_budget,
+)
 from sksubnet.progress import progress
 
 if TYPE_CHECKING:
@@ -26,15 +31,6 @@ if TYPE_CHECKING:
     from sksubnet.predictive import Likelihood
 
 T = TypeVar("T")
-
-FEW_ROWS = 8
-"""Rows below which the passes through a large net lose speed."""
-
-MEMORY_BUDGET = 2**28
-"""Bytes that the Jacobian rows of one batch may take."""
-
-RECYCLED_BYTES = 3 * 2**23
-"""Size up to which allocators hand out the same memory again instead of fresh pages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,46 +187,27 @@ def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
         yield rows[start : start + batch_size]
 
 
-def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
-    """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
-
-    Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
-    budget allows, so that adding up S x S products does not cost more than forming them.
-    """
-    wanted = max(RECYCLED_BYTES, 4 * plan.n_selected**2 * dtype.itemsize)
-    bytes_per_row = max(1, n_outputs * plan.n_selected * dtype.itemsize)
-    most = min(wanted, MEMORY_BUDGET) // bytes_per_row
-    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
-
-
-def factored_rows_within_budget(
-    plan: JacobianPlan, n_outputs: int, dtype: torch.dtype, n_factors: int = 0
-) -> int:
-    """Rows of a batch whose factored Jacobian, and its products with n others, stay within it."""
-    bytes_per_row = max(1, 8 * n_outputs * (plan.n_kept + n_factors))
-    return max(1, min(MEMORY_BUDGET // bytes_per_row, rows_of_layers(plan, n_outputs, dtype)))
-
-
-def rows_of_layers(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
-    """Rows whose gradients at the layers are recycled memory too, yet enough for fast layers."""
-    bytes_per_row = max(1, n_outputs * plan.n_captured * dtype.itemsize)
-    return max(FEW_ROWS, min(4096, RECYCLED_BYTES // bytes_per_row))
-
-
 def hessian_rank(likelihood: Likelihood, n_outputs: int) -> int:
     """Columns K of the root of the output Hessian: rows of ``Phi`` that a data row gives."""
     flat = torch.zeros(1, n_outputs, dtype=torch.float64)
     return int(likelihood.hessian_root(flat).shape[-1])
 
 
+def n_factors(likelihood: Likelihood, n_outputs: int, n_rows: int) -> int:
+    """Count the rows of ``Phi`` that so many data rows give."""
+    return n_rows * hessian_rank(likelihood, n_outputs)
+
+
 def _weighted_roots(trained: TrainedNet, batch: Rows) -> Callable[[Tensor], Tensor]:
     """Seeds (B, C, K) for ``jacobian``: roots of the output Hessian, weighted."""
     root_weights = batch.weights.sqrt()[:, None, None]
-    return lambda outputs: trained.likelihood.hessian_root(outputs) * root_weights
+    likelihood = batch.likelihood(trained.likelihood)
+    return lambda outputs: likelihood.hessian_root(outputs) * root_weights
 
 
 def _log_likelihood(trained: TrainedNet, outputs: Tensor, batch: Rows) -> float:
-    return float((batch.weights * trained.likelihood.log_prob(outputs, batch.y)).sum())
+    likelihood = batch.likelihood(trained.likelihood)
+    return float((batch.weights * likelihood.log_prob(outputs, batch.y)).sum())
 
 
 def _rounding_error(eigenvalues: Tensor) -> float:

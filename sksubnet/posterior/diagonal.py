@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from sksubnet.jacobian import FactoredRows
+from sksubnet.jacobian import FactoredRows, JacobianPlan, factored_jacobian
 from sksubnet.posterior.gaussian import GaussianPosterior
+from sksubnet.posterior.memory import factored_rows_within_budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,10 @@ class DiagonalProjection:
         """Projection of all rows from those of consecutive batches."""
         return cls(FactoredRows.stack([part.rows for part in parts]), parts[0].eigenvalues)
 
+    def energy(self) -> Tensor:
+        """Squared lengths (B, C) of the rows."""
+        return self.rows.blocks().diagonal(dim1=-2, dim2=-1)
+
     def covariance(self, prior_precision: float) -> Tensor:
         """``J H^-1 J^T`` at a prior precision: (B, C, C)."""
         return self.rows.blocks(1 / (self.eigenvalues + prior_precision))
@@ -35,6 +41,21 @@ class DiagonalProjection:
 @dataclass(frozen=True, eq=False)
 class DiagonalPosterior(GaussianPosterior):
     """The posterior without correlations: the eigenvectors are the coordinate axes."""
+
+    def jacobian(
+        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
+    ) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch, and its Jacobian rows by whole layers, on the CPU."""
+        outputs, rows = factored_jacobian(model, module, plan, X)
+        return outputs.double().cpu(), rows.cpu()
+
+    def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+        """Rows of a batch whose factored Jacobian stays within the memory budget."""
+        return factored_rows_within_budget(plan, n_outputs, dtype)
+
+    def numbers_per_row(self, plan: JacobianPlan) -> int:
+        """Numbers that one row keeps: its two factors."""
+        return plan.n_kept
 
     def project(self, jacobian: Tensor | FactoredRows) -> Any:
         """Jacobian rows, factored or (..., m, S), ready for any prior precision."""

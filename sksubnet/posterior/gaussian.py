@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.posterior.memory import rows_within_budget
 
 NEGLIGIBLE = 1e-10
 """Eigenvalues below this share of the prior precision may be dropped."""
@@ -30,14 +34,26 @@ class GaussianPosterior:
         Precision of the isotropic Gaussian prior, in units of 1 / weight².
     """
 
+    costly: ClassVar[bool] = False
+
     mean: Tensor
     eigenvalues: Tensor
     basis: Tensor | None
     prior_precision: float
 
-    @property
-    def rank(self) -> int:
-        """Numbers that a projected Jacobian row keeps."""
+    def jacobian(
+        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
+    ) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch, and its Jacobian rows (B, C, S), on the CPU."""
+        outputs, rows = jacobian(model, module, plan, X)
+        return outputs.double().cpu(), rows.cpu()
+
+    def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+        """Rows of a batch whose Jacobian stays within the memory budget."""
+        return rows_within_budget(plan, n_outputs, dtype)
+
+    def numbers_per_row(self, plan: JacobianPlan) -> int:
+        """Numbers that one projected Jacobian row keeps."""
         return len(self.eigenvalues)
 
     def tuned(self, prior_precision: float, noise_scale: float = 1.0) -> GaussianPosterior:
@@ -127,6 +143,13 @@ class Projection:
         scaled = self.coordinates * (self.eigenvalues + prior_precision).rsqrt()
         inside = scaled @ scaled.mT
         return inside if self.outside is None else inside + self.outside / prior_precision
+
+    def energy(self) -> Tensor:
+        """Squared lengths (..., m) of the rows."""
+        inside = self.coordinates.square().sum(-1)
+        if self.outside is None:
+            return inside
+        return inside + self.outside.diagonal(dim1=-2, dim2=-1)
 
     def variance(self, prior_precision: float) -> Tensor:
         """Diagonal of :meth:`covariance`: (..., m)."""

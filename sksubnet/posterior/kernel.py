@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sksubnet.jacobian import FactoredRows
+from sksubnet.jacobian import FactoredRows, JacobianPlan, factored_jacobian
 from sksubnet.posterior.gaussian import GaussianPosterior, Projection
+from sksubnet.posterior.memory import factored_rows_within_budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +21,17 @@ class KernelPosterior(GaussianPosterior):
     """
 
     rows: FactoredRows = field(kw_only=True, repr=False)
+
+    def jacobian(
+        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
+    ) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch, and its Jacobian rows by whole layers, on the CPU."""
+        outputs, rows = factored_jacobian(model, module, plan, X)
+        return outputs.double().cpu(), rows.cpu()
+
+    def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+        """Rows of a batch whose factored Jacobian stays within the memory budget."""
+        return factored_rows_within_budget(plan, n_outputs, dtype, len(self.rows))
 
     def project(self, jacobian: Tensor | FactoredRows) -> Projection:
         """Coordinates of Jacobian rows (..., m, S) in the eigenbasis, ready for any precision."""

@@ -1,15 +1,30 @@
-"""How much memory there is, and whether the curvature of a subnetwork fits in it."""
+"""How much memory there is, what fits in it, and how many rows make a batch."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from sksubnet.jacobian import JacobianPlan
+
+
 EIGEN_LIMIT = 3000
 """Most weights that get an eigendecomposition, which makes tuning free; beyond it, Cholesky."""
+
+
+FEW_ROWS = 8
+"""Rows below which the passes through a large net lose speed."""
+
+MEMORY_BUDGET = 2**28
+"""Bytes that the Jacobian rows of one batch may take."""
+
+RECYCLED_BYTES = 3 * 2**23
+"""Size up to which allocators hand out the same memory again instead of fresh pages."""
 
 
 def available_memory() -> int | None:
@@ -79,3 +94,29 @@ def cholesky_dtype(n_weights: int) -> torch.dtype:
     available = available_memory()
     fits = available is None or 16 * n_weights**2 <= available / 2
     return torch.float64 if fits else torch.float32
+
+
+def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
+
+    Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
+    budget allows, so that adding up S x S products does not cost more than forming them.
+    """
+    wanted = max(RECYCLED_BYTES, 4 * plan.n_selected**2 * dtype.itemsize)
+    bytes_per_row = max(1, n_outputs * plan.n_selected * dtype.itemsize)
+    most = min(wanted, MEMORY_BUDGET) // bytes_per_row
+    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def factored_rows_within_budget(
+    plan: JacobianPlan, n_outputs: int, dtype: torch.dtype, n_factors: int = 0
+) -> int:
+    """Rows of a batch whose factored Jacobian, and its products with n others, stay within it."""
+    bytes_per_row = max(1, 8 * n_outputs * (plan.n_kept + n_factors))
+    return max(1, min(MEMORY_BUDGET // bytes_per_row, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def rows_of_layers(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows whose gradients at the layers are recycled memory too, yet enough for fast layers."""
+    bytes_per_row = max(1, n_outputs * plan.n_captured * dtype.itemsize)
+    return max(FEW_ROWS, min(4096, RECYCLED_BYTES // bytes_per_row))

@@ -1,30 +1,36 @@
-"""Prior precision and noise, scanned over one eigendecomposition."""
+"""Prior precision and noise, scanned over one eigendecomposition of each net."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sksubnet.posterior.cholesky import CholeskyPosterior, FactorProjection
-from sksubnet.posterior.diagonal import DiagonalProjection
-from sksubnet.posterior.gaussian import GaussianPosterior, Projection
+from sksubnet.posterior.kinds import Posterior, Projection
 from sksubnet.predictive import Gaussian
 
 if TYPE_CHECKING:
     from sksubnet.nets import Rows, TrainedNet
-    from sksubnet.predictive import Predictive
-
-AnyProjection = Projection | FactorProjection | DiagonalProjection
+    from sksubnet.predictive import Likelihood, Predictive
 
 GRID = torch.logspace(-6, 8, 43, dtype=torch.float64)
 """Prior precisions that are scanned: three to a decade."""
 
+GRID_LIMITS = (float(GRID[0]), float(GRID[-1]))
+
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+PRIOR_SD = (0.3, 10.0)
+"""Least and largest standard deviation that the prior alone may give the outputs of an average row,
+in standard deviations of the target, or in logits. Held-out rows say nothing about directions that
+the data do not touch, so a rule that follows them alone walks to no variance or to hundreds."""
+
+SHRUNK_ROWS = 4
+"""Rows of the noise of all nets that count in that of each, which may have seen few."""
 
 
 class Point(NamedTuple):
@@ -36,63 +42,118 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rows that a net was not trained on, and what it says of them.
+
+    ``latents`` (N, C) and the ``projection`` of the Jacobian rows (N, C, S) are on the CPU, and so
+    are ``targets`` (N,) or (N, C) and ``weights`` (N,). ``likelihood`` has the noise of the rows.
+    """
+
+    latents: Tensor
+    projection: Projection
+    targets: Tensor
+    weights: Tensor
+    likelihood: Likelihood
+
+
+@dataclass(frozen=True, eq=False)
 class Tuned:
-    """The chosen prior precision, the factor on the noise variance, and the scanned curve.
+    """The chosen prior precision, the factors on the noise variance, and the scanned curve.
 
     Attributes
     ----------
     prior_precision : float
-        Precision with the lowest loss, or the given one.
+        The chosen precision, or the given one.
     noise_scale : float
-        Factor on the likelihood's noise variance; 1 where it is not tuned.
+        Factor on the likelihood's noise variance, of all nets together; 1 where it is not tuned.
+    noise_scales : tuple of float
+        The same for each net.
     grid, losses : Tensor of shape (n_candidates,) or None
         Scanned prior precisions (times the noise scale) and their losses; ``None`` where the
         precision was given.
     at_edge : {"lower", "upper", ""}
-        Which end of the grid the best value is, if any.
+        Which end of the scanned range the best value is, if any.
+    given : bool
+        Whether the precision was given.
     """
 
     prior_precision: float
     noise_scale: float = 1.0
+    noise_scales: tuple[float, ...] = (1.0,)
     grid: Tensor | None = field(default=None, repr=False)
     losses: Tensor | None = field(default=None, repr=False)
     at_edge: str = ""
+    given: bool = False
 
-    def edge_message(self) -> str:
-        """Return what a precision at the edge of the grid means, and what to do."""
-        assert self.grid is not None
-        limits = f"{float(self.grid[0]):g} to {float(self.grid[-1]):g}"
+    def of_net(self, index: int) -> tuple[float, float]:
+        """Prior precision and noise scale of one of the nets.
+
+        What the rows of all tell is the product of both, so more noise goes with a wider prior.
+        """
+        scale = self.noise_scales[index]
+        if self.given:
+            return self.prior_precision, scale
+        return self.prior_precision * self.noise_scale / scale, scale
+
+    def summary(self) -> str:
+        """Return in words what was found, and what it means where the best is at a limit.
+
+        Returns
+        -------
+        str
+            One or two sentences.
+        """
+        if self.grid is None:
+            return f"The prior precision {self.prior_precision:.3g} was given."
+        limits = f"{float(self.grid[0]):.3g} to {float(self.grid[-1]):.3g}"
+        found = f"The prior precision is {self.prior_precision:.3g}, of {limits}."
         if self.at_edge == "upper":
-            meaning = (
-                "so the held-out rows are predicted best without any variance and the result is "
-                "that of the trained net. More held-out rows (validation_fraction) may tell more."
+            return (
+                f"{found} That is the upper limit: the held-out rows are predicted best with the "
+                "least variance that is allowed, so what the model does not know is set by the "
+                "limit. More rows may tell more; prior_precision takes a number."
             )
-        else:
-            meaning = (
-                "so the held-out rows ask for more variance than this subnetwork has. Choose a "
-                "larger subnetwork_size or another selection."
+        if self.at_edge == "lower":
+            return (
+                f"{found} That is the lower limit: the held-out rows ask for more variance than "
+                "this subnetwork has under a sane prior. Noise that differs from row to row "
+                "(noise='input') or a larger subnetwork_size may serve them better."
             )
-        return f"The best prior precision is on the {self.at_edge} edge of {limits}, {meaning}"
+        return found
+
+
+def prior_limits(parts: Sequence[HeldOut], unit: Tensor) -> tuple[float, float]:
+    """Prior precisions whose predictive sd of an average row is within ``PRIOR_SD``.
+
+    ``unit`` (C,) are the variances of the targets in the units of the latents, 1 for logits.
+    """
+    weights = torch.cat([part.weights for part in parts])
+    energy = torch.cat([part.projection.energy() for part in parts]) / unit
+    mean = float(weights @ energy.mean(1) / weights.sum())
+    least, most = PRIOR_SD
+    if not 0 < mean < math.inf:
+        return float(GRID[0]), float(GRID[-1])
+    return mean / most**2, mean / least**2
 
 
 def tune_on_held_out(
-    trained: TrainedNet,
-    latents: Tensor,
-    projection: AnyProjection,
-    rows: Rows,
+    parts: Sequence[HeldOut],
     *,
     link: str,
+    seed: int,
     given: float | None,
     tune_noise: bool,
+    costly: bool,
+    limits: tuple[float, float] = GRID_LIMITS,
     n_errors: float = 0.0,
 ) -> Tuned:
-    """Minimise the mean held-out negative log likelihood.
+    """Minimise the mean negative log likelihood of the rows that each net has not seen.
 
-    ``latents`` (N, C) and ``projection`` of the Jacobian rows (N, C, S) belong to ``rows``. A prior
-    precision that is ``given`` leaves only the noise to tune. With ``n_errors`` the smallest one is
-    taken whose loss, row by row, is within so many standard errors of the lowest.
+    A prior precision that is ``given`` leaves only the noise to tune. With ``n_errors`` the
+    smallest one is taken whose loss, row by row, is within so many standard errors of the lowest.
     """
-    weights = (rows.weights / rows.weights.sum()).double().cpu()
+    total = torch.cat([part.weights for part in parts]).double()
+    weights = total / total.sum()
     by_row: dict[float, Tensor] = {}
 
     def choose(points: list[Point]) -> Point:
@@ -103,35 +164,44 @@ def tune_on_held_out(
         for point in sorted(smaller, key=lambda point: -point.ratio):
             excess = by_row[point.ratio] - by_row[best.ratio]
             mean = weights @ excess
-            error = (weights @ (excess - mean).square() / rows.weights.sum().cpu()).sqrt()
+            error = (weights @ (excess - mean).square() / total.sum()).sqrt()
             if mean > n_errors * error:
                 break
             if point.loss > best.loss:
                 chosen = point
         return chosen
 
-    targets, likelihood = rows.y.cpu(), trained.likelihood
-    if not isinstance(likelihood, Gaussian):
+    if not isinstance(parts[0].likelihood, Gaussian):
         # Draws at every grid point would cost more than the fit; this link is close to them.
         link = "extended_probit" if link == "mc" else link
 
         def class_loss(precision: float) -> tuple[float, float]:
-            covariance = projection.covariance(precision)
-            log_prob = likelihood.predictive_log_prob(
-                latents, covariance, targets, link, trained.seed
+            by_row[precision] = torch.cat(
+                [
+                    -part.likelihood.predictive_log_prob(
+                        part.latents,
+                        part.projection.covariance(precision),
+                        part.targets,
+                        link,
+                        seed,
+                    )
+                    for part in parts
+                ]
             )
-            by_row[precision] = -log_prob
             return float(weights @ by_row[precision]), 1.0
 
-        return _scan(class_loss, projection, choose)
+        tuned = _scan(class_loss, costly, choose, limits)
+        return replace(tuned, noise_scales=(1.0,) * len(parts))
 
-    squared = (targets.double() - latents).square()
-    noise = likelihood.noise_variance
+    squared = torch.cat([(p.targets.double() - p.latents).square() for p in parts])
+
+    def spreads(ratio: float) -> list[Tensor]:
+        return [p.projection.variance(ratio) + noise_of(p.likelihood) for p in parts]
 
     def loss(ratio: float) -> tuple[float, float]:
         # With ratio = delta * s the variance is s * (J (G + ratio I)^-1 J^T + noise), so that for
         # each ratio the best noise scale s is a mean.
-        spread = projection.variance(ratio) + noise
+        spread = torch.cat(spreads(ratio))
         scale = 1.0
         if tune_noise:
             scale = float((weights @ (squared / spread)).mean()) if given is None else ratio / given
@@ -139,12 +209,32 @@ def tune_on_held_out(
         by_row[ratio] = nll.sum(1) / 2
         return float(weights @ by_row[ratio]), scale
 
-    return _scan(loss, projection, choose)
+    tuned = _scan(loss, costly, choose, limits if given is None else GRID_LIMITS)
+    ratio, scales = tuned.prior_precision * tuned.noise_scale, (tuned.noise_scale,) * len(parts)
+    if tune_noise and len(parts) > 1:
+        scales = tuple(
+            _shrunk_scale(part, spread, tuned.noise_scale)
+            for part, spread in zip(parts, spreads(ratio), strict=True)
+        )
+    return replace(tuned, noise_scales=scales, given=given is not None)
+
+
+def _shrunk_scale(part: HeldOut, spread: Tensor, pooled: float) -> float:
+    """Noise scale of a net by its own rows, with a few rows of the scale of all nets."""
+    each = ((part.targets.double() - part.latents).square() / spread).mean(1)
+    n_rows = float(part.weights.sum())
+    return float(part.weights @ each + SHRUNK_ROWS * pooled) / (n_rows + SHRUNK_ROWS)
+
+
+def noise_of(likelihood: Likelihood) -> Tensor:
+    """Noise variance (C,), or by row (N, C)."""
+    assert isinstance(likelihood, Gaussian)
+    return likelihood.noise_variance
 
 
 def maximise_evidence(
     trained: TrainedNet,
-    posterior: GaussianPosterior | CholeskyPosterior,
+    posterior: Posterior,
     log_likelihood: float,
     *,
     given: float | None,
@@ -155,20 +245,22 @@ def maximise_evidence(
     For Gaussian noise the best scale is known for each product of precision and scale.
     """
     penalty = float(posterior.mean.square().sum())
-    n_rows = float(trained.train.weights.sum())
-    likelihood = trained.likelihood
+    weights = trained.train.weights
+    n_rows = float(weights.sum())
+    likelihood = trained.train.likelihood(trained.likelihood)
 
     def loss(ratio: float) -> tuple[float, float]:
         occam = posterior.log_occam(ratio)
         if not tune_noise:
             return (occam + ratio * penalty) / 2 - log_likelihood, 1.0
         assert isinstance(likelihood, Gaussian)
-        squared = likelihood.squared_residuals(log_likelihood, n_rows)
+        squared = likelihood.squared_residuals(log_likelihood, weights)
         scale = ratio / given if given else (squared + ratio * penalty) / n_rows / trained.n_outputs
-        rescaled = likelihood.rescaled(log_likelihood, n_rows, scale)
+        rescaled = likelihood.rescaled(log_likelihood, weights, scale)
         return (occam + ratio / scale * penalty) / 2 - rescaled, scale
 
-    return _scan(loss, posterior)
+    tuned = _scan(loss, posterior.costly)
+    return replace(tuned, noise_scales=(tuned.noise_scale,), given=given is not None)
 
 
 def tuned_noise(predictive: Predictive, rows: Rows) -> Gaussian:
@@ -187,7 +279,7 @@ def tuned_noise(predictive: Predictive, rows: Rows) -> Gaussian:
             total = variance + ratio * start
             return float(weights @ (total.log() + squared / total)), 1.0
 
-        return start * _scan(loss, None).prior_precision
+        return start * _scan(loss, costly=False).prior_precision
 
     columns = zip(squared.T, variance.T, predictive.likelihood.noise_variance.tolist(), strict=True)
     return Gaussian(torch.tensor([best(*column) for column in columns], dtype=torch.float64))
@@ -200,16 +292,18 @@ def _lowest(points: list[Point]) -> Point:
 
 def _scan(
     loss: Callable[[float], tuple[float, float]],
-    source: object,
+    costly: bool,
     choose: Callable[[list[Point]], Point] = _lowest,
+    limits: tuple[float, float] = GRID_LIMITS,
 ) -> Tuned:
     """Scan ratios over the grid, then close in on the minimum between the neighbours of the best.
 
     Where each ratio costs a factorisation, both with as few steps as will do. ``choose`` takes the
     one to use from all that were looked at, the lowest unless it says otherwise.
     """
-    costly = isinstance(source, CholeskyPosterior | FactorProjection)
-    grid, n_steps = (GRID[::6], 8) if costly else (GRID, 10)
+    grid, n_steps = _within(GRID, limits), 10
+    if costly:
+        grid, n_steps = _within(GRID[::6], limits), 8
     found: list[Point] = []
 
     def at(ratio: float) -> Point:
@@ -239,4 +333,11 @@ def _scan(
         at_edge = {0: "lower", len(grid) - 1: "upper"}.get(best, "")
     else:
         at_edge = "lower" if ratio <= grid[0] else ""
-    return Tuned(ratio / scale, scale, grid, losses, at_edge)
+    return Tuned(ratio / scale, scale, (scale,), grid, losses, at_edge)
+
+
+def _within(grid: Tensor, limits: tuple[float, float]) -> Tensor:
+    """Points of the grid between the limits, and the limits themselves."""
+    low, high = max(limits[0], float(grid[0])), min(limits[1], float(grid[-1]))
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    return torch.cat([ends[:1], grid[(grid > low) & (grid < high)], ends[1:]])

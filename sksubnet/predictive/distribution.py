@@ -123,8 +123,12 @@ class Predictive:
     def stack(parts: Sequence[Predictive]) -> Predictive:
         """Predictive of the rows of all parts, which come from the same model."""
         mixtures = [part.mixture for part in parts if part.mixture is not None]
+        likelihoods = [part.likelihood for part in parts]
+        noise = [like.noise_variance for like in likelihoods if isinstance(like, Gaussian)]
+        by_row = bool(noise) and noise[0].ndim == 2
         return replace(
             parts[0],
+            likelihood=Gaussian(torch.cat(noise)) if by_row else parts[0].likelihood,
             mean=torch.cat([part.mean for part in parts]),
             covariance=torch.cat([part.covariance for part in parts]),
             mixture=Mixture.stack(mixtures) if mixtures else None,

@@ -205,12 +205,20 @@ class Bernoulli:
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Independent noise of variance noise_variance (C,) on the outputs; targets (N, C)."""
+    """Independent noise on the outputs; targets (N, C).
+
+    Of variance noise_variance (C,), or (N, C) where each row has its own.
+    """
 
     noise_variance: Tensor
 
+    @property
+    def by_row(self) -> bool:
+        """Whether each row has a noise of its own."""
+        return self.noise_variance.ndim == 2
+
     def _noise(self, like: Tensor) -> Tensor:
-        """Noise variance (C,) in the dtype and on the device of `like`."""
+        """Noise variance (C,) or (N, C) in the dtype and on the device of `like`."""
         return self.noise_variance.to(dtype=like.dtype, device=like.device)
 
     def hessian_root(self, f: Tensor) -> Tensor:
@@ -227,15 +235,19 @@ class Gaussian:
         """Log density of y summed over the outputs, (B,); exact: link and seed have no effect."""
         return _normal_log_density(y, mean, _variances(covariance) + self._noise(mean))
 
-    def squared_residuals(self, log_likelihood: float, n_rows: float) -> float:
-        """Sum of squared residuals in units of the noise variance, from the log likelihood."""
-        log_norm = float(torch.log(2 * math.pi * self.noise_variance).sum())
-        return max(0.0, -2 * log_likelihood - n_rows * log_norm)
+    def squared_residuals(self, log_likelihood: float, weights: Tensor) -> float:
+        """Sum of squared residuals in units of the noise variance, from the log likelihood.
 
-    def rescaled(self, log_likelihood: float, n_rows: float, scale: float) -> float:
+        Of rows with weights (N,).
+        """
+        log_norm = torch.log(2 * math.pi * self.noise_variance).sum(-1)
+        total = (weights.to(log_norm) * log_norm).sum()
+        return max(0.0, -2 * log_likelihood - float(total))
+
+    def rescaled(self, log_likelihood: float, weights: Tensor, scale: float) -> float:
         """Log likelihood of the same residuals under ``scale`` times the noise variance."""
-        squared = self.squared_residuals(log_likelihood, n_rows)
-        n_targets = n_rows * len(self.noise_variance)
+        squared = self.squared_residuals(log_likelihood, weights)
+        n_targets = float(weights.sum()) * self.noise_variance.shape[-1]
         return log_likelihood + (squared - squared / scale - n_targets * math.log(scale)) / 2
 
 

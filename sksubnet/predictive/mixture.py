@@ -34,9 +34,9 @@ class Mixture:
         Latents of the components: of the draws, or of the members of an ensemble.
     covariances : Tensor of shape (M, N, C, C) or None
         Covariance of the latents within a component; ``None`` for points.
-    noise : Tensor of shape (M, C) or None
-        Noise variances of regression members that have their own; ``None`` where the likelihood
-        has the noise of all.
+    noise : Tensor of shape (M, C) or (M, N, C), or None
+        Noise variances of regression members that have their own, for all rows or by row; ``None``
+        where the likelihood has the noise of all.
     """
 
     means: Tensor
@@ -50,10 +50,12 @@ class Mixture:
     def stack(parts: Sequence[Mixture]) -> Mixture:
         """Concatenate the rows of mixtures of the same components."""
         covariances = [part.covariances for part in parts if part.covariances is not None]
+        noise = [part.noise for part in parts if part.noise is not None]
+        by_row = bool(noise) and noise[0].ndim == 3
         return Mixture(
             torch.cat([part.means for part in parts], dim=1),
             torch.cat(covariances, dim=1) if covariances else None,
-            parts[0].noise,
+            torch.cat(noise, dim=1) if by_row else parts[0].noise,
         )
 
     @staticmethod
@@ -97,7 +99,8 @@ class Mixture:
         """Give every component of a regression the likelihood's noise, if they have none."""
         if self.noise is not None or not isinstance(likelihood, Gaussian):
             return self
-        return replace(self, noise=likelihood.noise_variance.expand(len(self), -1))
+        noise = likelihood.noise_variance
+        return replace(self, noise=noise.expand(len(self), *noise.shape))
 
     def probabilities(self, likelihood: Categorical | Bernoulli, link: str, seed: int) -> Tensor:
         """Class probabilities (N, K): the mean over the components, float64."""
@@ -115,12 +118,15 @@ class Mixture:
         return result / len(self)
 
     def quantiles(self, levels: Tensor, noise: Tensor) -> Tensor:
-        """Quantiles (N, C, Q) of latent plus noise of variance (C,), by bisection on the cdf."""
-        noise = (noise.expand(len(self), -1) if self.noise is None else self.noise)[:, None]
+        """Quantiles (N, C, Q) of latent plus noise, (C,) or (N, C), by bisection on the cdf."""
+        noise = noise.expand(len(self), *noise.shape) if self.noise is None else self.noise
+        if noise.ndim == 2:
+            noise = noise[:, None]
+        noise = noise.double().expand_as(self.means)
         result = torch.empty(*self.means.shape[1:], len(levels), dtype=torch.float64)
         for rows in row_chunks(self.means.shape[1], len(self) * len(levels), result.shape[1]):
             means = self.means[:, rows].double()
-            variance = noise.double().expand_as(means)
+            variance = noise[:, rows]
             if self.covariances is not None:
                 within = self.covariances[:, rows].diagonal(dim1=-2, dim2=-1).double()
                 variance = variance + within.clamp_min(0)

@@ -159,7 +159,7 @@ def test_a_frozen_net_is_used_as_it_is(kind, module, options):
 def test_swag_refreshes_batch_normalisation_over_the_training_rows():
     X, y = iris()
     clf = clone(CLASSIFIERS["swag"]).fit(X, y)
-    draw = clf._draws
+    draw = clf.folds_[0].draws.__self__
     module = clf.net_.module_
     nn.utils.vector_to_parameters(draw.weights[2], module.parameters())
     linear, norm = module.layers[0], module.layers[1]

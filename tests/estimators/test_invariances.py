@@ -72,7 +72,7 @@ def test_batches_do_not_matter(covariance, n_rows, monkeypatch):
     for batch_size in (1, 7):
         reg = regressor(covariance=covariance, batch_size=batch_size).fit(X, y)
         assert_allclose(reg.predictive(X_NEW).covariance, expected, rtol=1e-7, atol=1e-10)
-    monkeypatch.setattr("sksubnet.posterior.curvature.MEMORY_BUDGET", 2000)
+    monkeypatch.setattr("sksubnet.posterior.memory.MEMORY_BUDGET", 2000)
     reg = regressor(covariance=covariance).fit(X, y)
     assert reg._rows_per_batch() == {"full": 3, "diag": 5}[covariance]
     assert_allclose(reg.predictive(X_NEW).covariance, expected, rtol=1e-7, atol=1e-10)

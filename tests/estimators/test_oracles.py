@@ -203,7 +203,7 @@ REPRESENTATIONS = pytest.mark.parametrize("kind", ["dual", "primal", "cholesky"]
 def prepare(kind, monkeypatch):
     """Number of rows that leads to this representation of the curvature."""
     if kind == "cholesky":
-        monkeypatch.setattr("sksubnet.estimators.subnet.EIGEN_LIMIT", 10)
+        monkeypatch.setattr("sksubnet.posterior.kinds.EIGEN_LIMIT", 10)
     return 9 if kind == "dual" else 90
 
 

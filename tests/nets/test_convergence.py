@@ -269,7 +269,7 @@ def test_interrupted_member_of_a_parallel_ensemble():
         assert_interrupted(model, X, y)
 
 
-@pytest.mark.parametrize("step", ["select", "ggn", "tune_on_held_out"])
+@pytest.mark.parametrize("step", ["select", "subnetwork_curvature", "tune_on_held_out"])
 @pytest.mark.filterwarnings("ignore:The best prior precision")
 def test_interrupted_laplace_step(step, monkeypatch):
     X, y = iris()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 
-import sksubnet.estimators.subnet
 import sksubnet.posterior.cholesky
+import sksubnet.posterior.kinds
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.posterior.cholesky import CholeskyPosterior, ShiftedCholesky, mirror_upper_
 
@@ -117,7 +117,7 @@ def test_estimators_agree_with_the_eigendecomposition(monkeypatch, task, prior_p
     if task == "regression" and prior_precision == 0.5:
         model.set_params(noise=50.0)
     model.fit(X, y)
-    monkeypatch.setattr(sksubnet.estimators.subnet, "EIGEN_LIMIT", 10)
+    monkeypatch.setattr(sksubnet.posterior.kinds, "EIGEN_LIMIT", 10)
     large = kind(**model.get_params()).fit(X, y)
     assert isinstance(large.posterior_, CholeskyPosterior)
     if prior_precision == 0.5:

@@ -13,9 +13,6 @@ from torch import nn
 from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.rows import JacobianPlan, plan_jacobian
 from sksubnet.posterior.curvature import (
-    FEW_ROWS,
-    MEMORY_BUDGET,
-    RECYCLED_BYTES,
     Curvature,
     batches,
     ggn,
@@ -24,8 +21,8 @@ from sksubnet.posterior.curvature import (
     hessian_rank,
     output_energy,
     plan_for,
-    rows_within_budget,
 )
+from sksubnet.posterior.memory import FEW_ROWS, MEMORY_BUDGET, RECYCLED_BYTES, rows_within_budget
 from sksubnet.predictive.likelihood import Bernoulli, Categorical, Gaussian
 
 N = 30

@@ -13,7 +13,7 @@ from sksubnet.jacobian.rows import jacobian, plan_jacobian
 from sksubnet.nets.trained import Rows
 from sksubnet.posterior.curvature import ggn
 from sksubnet.posterior.gaussian import GaussianPosterior
-from sksubnet.posterior.tuning import GRID, maximise_evidence, tune_on_held_out
+from sksubnet.posterior.tuning import GRID, HeldOut, maximise_evidence, tune_on_held_out
 from sksubnet.predictive.likelihood import Bernoulli, Categorical, Gaussian
 
 RNG = np.random.default_rng(0)
@@ -71,6 +71,12 @@ def problem(name, scale=1.0, held_noise=1.5):
     }
 
 
+def tune(trained, latents, projection, rows, **options):
+    """Tune a single net, over the whole grid."""
+    part = HeldOut(latents, projection, rows.y, rows.weights, trained.likelihood)
+    return tune_on_held_out([part], seed=trained.seed, costly=False, **options)
+
+
 def covariance_at(dense_pieces, delta, noise_scale=1.0):
     G = dense_pieces["G"] / noise_scale
     return dense.outputs_covariance(dense_pieces["J"], G + delta * np.eye(len(G)))
@@ -119,7 +125,7 @@ def assert_best(tuned, loss, *, noise=False):
 @pytest.mark.parametrize("link", ["probit", "extended_probit", "mc"])
 def test_held_out_scan_of_a_classifier(name, link):
     pieces = problem(name)
-    tuned = tune_on_held_out(*pieces["arguments"], link=link, given=None, tune_noise=False)
+    tuned = tune(*pieces["arguments"], link=link, given=None, tune_noise=False)
     brute = [class_loss(pieces, delta, link == "probit") for delta in GRID.tolist()]
     assert_allclose(tuned.losses, brute, rtol=1e-7)
     assert torch.equal(tuned.grid, GRID)
@@ -130,7 +136,7 @@ def test_held_out_scan_of_a_classifier(name, link):
 
 def test_held_out_scan_with_given_noise():
     pieces = problem("gaussian", held_noise=2.0)
-    tuned = tune_on_held_out(*pieces["arguments"], link="", given=None, tune_noise=False)
+    tuned = tune(*pieces["arguments"], link="", given=None, tune_noise=False)
     brute = [gaussian_loss(pieces, delta) for delta in GRID.tolist()]
     assert_allclose(tuned.losses, brute, rtol=1e-8)
     assert_best(tuned, lambda delta, _: gaussian_loss(pieces, delta))
@@ -139,14 +145,14 @@ def test_held_out_scan_with_given_noise():
 
 def test_held_out_scan_of_precision_and_noise():
     pieces = problem("gaussian")
-    tuned = tune_on_held_out(*pieces["arguments"], link="", given=None, tune_noise=True)
+    tuned = tune(*pieces["arguments"], link="", given=None, tune_noise=True)
     assert_best(tuned, lambda *value: gaussian_loss(pieces, *value), noise=True)
     assert tuned.noise_scale != pytest.approx(1, abs=0.05)
 
 
 def test_held_out_noise_of_a_given_precision():
     pieces = problem("gaussian")
-    tuned = tune_on_held_out(*pieces["arguments"], link="", given=0.8, tune_noise=True)
+    tuned = tune(*pieces["arguments"], link="", given=0.8, tune_noise=True)
     assert tuned.prior_precision == pytest.approx(0.8, rel=1e-12)
     losses = [gaussian_loss(pieces, 0.8, scale) for scale in np.geomspace(1e-2, 1e2, 400)]
     found = gaussian_loss(pieces, 0.8, tuned.noise_scale)
@@ -207,9 +213,7 @@ def test_targets_of_the_map_itself_ask_for_no_variance():
     noise = torch.as_tensor(NOISE_VARIANCE)
     signs = torch.as_tensor(np.resize([1.0, -1.0], (M, 2)))
     rows = replace(rows, y=latents + 0.5 * noise.sqrt() * signs)
-    tuned = tune_on_held_out(
-        trained, latents, projection, rows, link="", given=None, tune_noise=False
-    )
+    tuned = tune(trained, latents, projection, rows, link="", given=None, tune_noise=False)
     assert tuned.at_edge == "upper"
     assert tuned.prior_precision == pytest.approx(float(GRID[-1]), rel=0.5)
 
@@ -217,9 +221,7 @@ def test_targets_of_the_map_itself_ask_for_no_variance():
 def test_targets_far_away_ask_for_more_variance_than_there_is():
     trained, latents, projection, rows = problem("gaussian")["arguments"]
     rows = replace(rows, y=latents + 1e9)
-    tuned = tune_on_held_out(
-        trained, latents, projection, rows, link="", given=None, tune_noise=False
-    )
+    tuned = tune(trained, latents, projection, rows, link="", given=None, tune_noise=False)
     assert tuned.at_edge == "lower"
     assert tuned.prior_precision == pytest.approx(float(GRID[0]), rel=1e-9)
 
@@ -228,9 +230,7 @@ def test_targets_far_away_ask_for_more_variance_than_there_is():
 def test_rows_without_any_jacobian_ask_for_no_variance(name):
     trained, latents, projection, rows = problem(name)["arguments"]
     projection = replace(projection, coordinates=torch.zeros_like(projection.coordinates))
-    tuned = tune_on_held_out(
-        trained, latents, projection, rows, link="probit", given=None, tune_noise=False
-    )
+    tuned = tune(trained, latents, projection, rows, link="probit", given=None, tune_noise=False)
     assert tuned.at_edge == "upper"
     assert tuned.prior_precision == pytest.approx(float(GRID[-1]), rel=1e-9)
 
@@ -251,8 +251,8 @@ def test_standard_error_rule_takes_the_smallest_precision_that_is_as_good(name, 
     trained, latents, projection, rows = pieces["arguments"]
     arguments = (trained, latents, projection, replace(rows, weights=times * rows.weights))
     options = {"link": "probit", "given": None, "tune_noise": False}
-    best = tune_on_held_out(*arguments, **options)
-    tuned = tune_on_held_out(*arguments, **options, n_errors=1.0)
+    best = tune(*arguments, **options)
+    tuned = tune(*arguments, **options, n_errors=1.0)
     lowest = row_losses(name, pieces, best.prior_precision)
 
     def in_errors(delta):
@@ -269,7 +269,7 @@ def test_standard_error_rule_takes_the_smallest_precision_that_is_as_good(name, 
     assert in_errors(smaller[-len(as_good) - 1]) > 1
     assert tuned.at_edge == ""
     assert_allclose(tuned.losses, best.losses)
-    wider = tune_on_held_out(*arguments, **options, n_errors=1.5)
+    wider = tune(*arguments, **options, n_errors=1.5)
     assert wider.prior_precision < tuned.prior_precision
 
 
@@ -279,15 +279,13 @@ def test_standard_error_rule_counts_a_weight_of_two_as_two_rows():
     options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
     weights = torch.as_tensor(np.arange(M) % 3 + 1.0)
     order = torch.arange(M).repeat_interleave(weights.long())
-    weighted = tune_on_held_out(
-        trained, latents, projection, replace(rows, weights=weights), **options
-    )
+    weighted = tune(trained, latents, projection, replace(rows, weights=weights), **options)
     repeated = Rows(rows.X[order], rows.y[order], torch.ones(len(order)))
     projection = replace(projection, coordinates=projection.coordinates[order])
-    found = tune_on_held_out(trained, latents[order], projection, repeated, **options)
+    found = tune(trained, latents[order], projection, repeated, **options)
     assert found.prior_precision == weighted.prior_precision
     heavier = replace(rows, weights=50 * weights)
-    surer = tune_on_held_out(trained, latents, pieces["arguments"][2], heavier, **options)
+    surer = tune(trained, latents, pieces["arguments"][2], heavier, **options)
     assert surer.prior_precision > weighted.prior_precision
 
 
@@ -296,6 +294,6 @@ def test_standard_error_rule_leaves_rows_without_any_jacobian_alone():
     trained, latents, projection, rows = pieces["arguments"]
     projection = replace(projection, coordinates=0 * projection.coordinates)
     options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
-    tuned = tune_on_held_out(trained, latents, projection, rows, **options)
+    tuned = tune(trained, latents, projection, rows, **options)
     assert tuned.prior_precision == float(GRID[-1])
     assert tuned.at_edge == "upper"

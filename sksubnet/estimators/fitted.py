@@ -1,0 +1,80 @@
+"""What a fit keeps: nets that were trained, each with a distribution over its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sksubnet.nets import Latent
+from sksubnet.predictive import Likelihood, Predictive
+
+FORWARD_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class FittedNet:
+    """One trained net, and what its outputs are for rows it has not seen.
+
+    Attributes
+    ----------
+    net : skorch net
+        The trained net.
+    held_out : ndarray of shape (n_held_out,)
+        Numbers of the training rows that the net has not seen.
+    likelihood : Categorical, Bernoulli or Gaussian
+        What the targets are given the outputs, in the units of the net.
+    """
+
+    net: Any
+    latent: Latent
+    likelihood: Likelihood
+    n_outputs: int
+    seed: int
+    held_out: np.ndarray
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of a batch of predictions."""
+        return FORWARD_ROWS
+
+    def likelihood_at(self, X: Tensor) -> Likelihood:
+        """Likelihood of the targets of a batch."""
+        return self.likelihood
+
+    def map(self, X: Tensor) -> Tensor:
+        """Latents (B, C) of the trained net itself, float64 on the CPU: one forward pass."""
+        with torch.inference_mode():
+            return self.latent(X).double().cpu()
+
+    def means(self, X: Tensor) -> Tensor:
+        """Predictive mean (B, C) of the latents of a batch."""
+        return self.map(X)
+
+    def predictive(self, X: Tensor) -> Predictive:
+        """Predictive of a batch, in the units of the net."""
+        raise NotImplementedError
+
+    def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) of all rows and covariance between them (C, N, N)."""
+        raise NotImplementedError
+
+    def functions(
+        self, batches: Iterable[Tensor], n_draws: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draws (N, C, n_draws) of functions, each over all rows."""
+        raise NotImplementedError
+
+
+def mixed_moments(moments: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean (N, C) and covariance (C, N, N) of an equal mixture, by the law of total variance."""
+    if len(moments) == 1:
+        return moments[0]
+    means, covariances = (torch.stack(values) for values in zip(*moments, strict=True))
+    mean = means.mean(dim=0)
+    deviations = (means - mean).permute(2, 1, 0)
+    return mean, covariances.mean(dim=0) + deviations @ deviations.mT / len(means)

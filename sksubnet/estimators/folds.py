@@ -1,0 +1,136 @@
+"""Rows of a fit, and which of them each net trains on and which it does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
+
+FOLDS = 5
+"""Folds of ``cv="auto"``."""
+
+MOST_FOLDED_ROWS = 4000
+"""Rows up to which ``cv="auto"`` is worth a net for each fold, by ``tabular_study.py``."""
+
+MOST_MERGED_ROWS = 20_000
+"""Rows among which equal ones are looked for before it is known how many differ."""
+
+
+class Fold(NamedTuple):
+    """Numbers of the rows that a net trains on, and of those that it does not see."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of a fit: inputs (N, ...), targets (N,) or (N, C), weights (N,) and group codes (N,).
+
+    ``place`` (n,) says for each row that the user gave which of these it is; -1 where its weight is
+    zero.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray | None
+    place: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @classmethod
+    def of(cls, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: Any = None) -> Table:
+        """Rows of positive weight, without a copy where all are."""
+        codes = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        positive = weights > 0
+        if positive.all():
+            return cls(X, y, weights, codes, np.arange(len(X)))
+        place = np.where(positive, np.cumsum(positive) - 1, -1)
+        kept = codes if codes is None else codes[positive]
+        return cls(X[positive], y[positive], weights[positive], kept, place)
+
+    def merged(self) -> Table:
+        """Distinct rows in an order of their own, with the weights of equal ones added up.
+
+        So that neither the order of the rows nor whether one is repeated or weighted matters.
+        """
+        columns = [self.X.reshape(len(self), -1) + 0.0, self.y.reshape(len(self), -1) + 0.0]
+        if self.groups is not None:
+            columns.append(self.groups[:, None].astype(np.float64))
+        _, first, inverse = np.unique(
+            np.hstack(columns), axis=0, return_index=True, return_inverse=True
+        )
+        inverse = inverse.reshape(-1)
+        place = np.where(self.place >= 0, inverse[self.place], -1)
+        return Table(
+            self.X[first],
+            self.y[first],
+            np.bincount(inverse, weights=self.weights, minlength=len(first)),
+            None if self.groups is None else self.groups[first],
+            place,
+        )
+
+    def with_targets(self, y: np.ndarray) -> Table:
+        """Give the same rows other targets."""
+        return replace(self, y=y)
+
+
+def merges_rows(cv: Any, n_rows: int, default_net: bool) -> bool:
+    """Whether folds may be made by content, so that equal rows are to be one."""
+    if isinstance(cv, str):
+        return default_net and n_rows <= MOST_MERGED_ROWS
+    return isinstance(cv, int | np.integer) and not isinstance(cv, bool)
+
+
+def folds_of(
+    table: Table, cv: Any, *, default_net: bool, classify: bool, seed: int
+) -> list[Fold] | None:
+    """Folds of a cross-fit; ``None`` where one net is trained, and holds rows out by itself."""
+    if isinstance(cv, str):
+        n_folds = FOLDS if default_net and len(table) <= MOST_FOLDED_ROWS else 1
+    elif cv is None:
+        return None
+    elif isinstance(cv, int | np.integer):
+        n_folds = int(cv)
+    else:
+        return _checked(
+            check_cv(cv, table.y, classifier=classify).split(table.X, table.y, table.groups)
+        )
+    if table.groups is not None:
+        n_folds = min(n_folds, len(np.unique(table.groups)))
+    n_folds = min(n_folds, len(table) // 2)
+    if n_folds < 2:
+        return None
+    if table.groups is not None:
+        kind = StratifiedGroupKFold if classify else GroupKFold
+        splitter = kind(n_folds, shuffle=True, random_state=seed)
+        return _checked(splitter.split(table.X, table.y, table.groups))
+    number = _dealt(table.y, n_folds, seed)
+    return [Fold(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(n_folds)]
+
+
+def _dealt(y: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Deal out fold numbers (N,): neighbours in the order of the targets get different ones.
+
+    That stratifies classes, and the distribution of a numerical target as well.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(y.reshape(len(y), -1)[:, 0], kind="stable")
+    n_blocks = -(-len(y) // n_folds)
+    dealt = np.concatenate([rng.permutation(n_folds) for _ in range(n_blocks)])[: len(y)]
+    number = np.empty(len(y), dtype=np.int64)
+    number[order] = dealt
+    return number
+
+
+def _checked(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Fold]:
+    """Folds of a splitter; raise where one has no rows."""
+    folds = [Fold(np.sort(train), np.sort(held_out)) for train, held_out in splits]
+    if not folds or any(len(part) == 0 for fold in folds for part in fold):
+        raise ValueError("cv gives a fold without rows to train on or without rows to hold out.")
+    return folds
