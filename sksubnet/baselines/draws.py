@@ -8,8 +8,8 @@ import torch
 from sklearn.base import _fit_context
 from torch import Tensor
 
-from sksubnet.estimators import FORWARD_ROWS, BayesianNet, draw_seed, seeded, torch_threads
-from sksubnet.nets import TrainedNet
+from sksubnet.estimators import FORWARD_ROWS, BayesianNet, draw_seed, torch_threads
+from sksubnet.nets import TrainedNet, forget_graphs
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components
 
@@ -48,7 +48,7 @@ class NetDraws(BayesianNet):
         self._is_fitted = False
         X, y, weights = self._start_fit(X, y, sample_weight)
         self._seed = draw_seed(self.random_state)
-        with seeded(self._seed), torch_threads(self.n_jobs):
+        with torch_threads(self.n_jobs):
             y = self._start_net(X, y, weights)
             trained = self._train(
                 X, y, weights, hold_out_needed=self._noise_is_tuned(), seed=self._seed
@@ -60,6 +60,7 @@ class NetDraws(BayesianNet):
                 rows = trained.train if trained.held_out is None else trained.held_out
                 parts = [self._batch_predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
                 self._keep_likelihood(tuned_noise(Predictive.stack(parts), rows))
+        forget_graphs(self.net_.module_)
         self._is_fitted = True
         return self
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sksubnet.baselines.draws import NetDraws
 from sksubnet.estimators import criterion_weighted
 from sksubnet.jacobian import trained_indices
-from sksubnet.nets import TrainedNet, finish, is_frozen
+from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
 from sksubnet.sampling import vogn, with_batch_statistics
 
 CONSTRAINTS = {
@@ -69,6 +69,8 @@ class VOGN(NetDraws):
             held_out=None,
             seed=seed,
             verbose=self.verbose,
+            stream=self._take_stream(),
+            draws_nothing=draws_nothing(self.net_),
         )
 
     def _variational(self, start: TrainedNet, *, learn_noise: bool) -> TrainedNet:
@@ -85,8 +87,6 @@ class VOGN(NetDraws):
             damping=self.damping,
             learn_noise=learn_noise,
         )
-        state = start.module.state_dict()
-        finish(self.net_, {name: value.cpu().numpy() for name, value in state.items()}, [])
         weights = start.weight_vector().repeat(self.n_draws, 1)
         draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(self._seed))
         weights[:, trained_indices(start.module).to(weights.device)] = draws.to(weights)

@@ -13,7 +13,6 @@ from sksubnet.estimators.base import (
     BayesianNet,
     criterion_weighted,
     draw_seed,
-    seeded,
     torch_threads,
 )
 from sksubnet.estimators.classifier import BayesianNetClassifier
@@ -28,6 +27,5 @@ __all__ = [
     "SubnetLaplace",
     "criterion_weighted",
     "draw_seed",
-    "seeded",
     "torch_threads",
 ]

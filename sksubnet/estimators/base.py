@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -27,19 +26,22 @@ from torch import Tensor
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.nets import (
     Latent,
+    RandomStream,
     Rows,
     TrainedNet,
+    Training,
     check_convergence,
     check_net,
     content_hash,
     default_net,
-    finish,
+    draws_nothing,
     fit_net,
     gives_probabilities,
     has_module_instance,
     hold_out,
     is_frozen,
     learning_rates,
+    load,
     prepare,
 )
 from sksubnet.predictive import (
@@ -51,8 +53,6 @@ from sksubnet.predictive import (
 )
 
 FORWARD_ROWS = 4096
-
-_GLOBAL_RANDOM_STATES = threading.RLock()
 
 
 class BayesianNet(MetaEstimatorMixin, BaseEstimator):
@@ -121,13 +121,17 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=5,
             )
-        self.net_ = prepare(
-            net, n_features=X.shape[1], n_outputs=n_outputs, dtype=getattr(torch, self.dtype)
-        )
+        # What initialises the modules is not known, so it draws in turn with other threads.
+        self._stream = RandomStream(self._seed)
+        with self._stream.everywhere():
+            self.net_ = prepare(
+                net, n_features=X.shape[1], n_outputs=n_outputs, dtype=getattr(torch, self.dtype)
+            )
         self.net_.module_.eval()
         try:
             with torch.no_grad():
-                self._n_latents = int(self._latent(self._tensor(X[:2])).shape[1])
+                # A copy, because a module may write into its inputs.
+                self._n_latents = int(self._latent(self._tensor(X[:2].copy())).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
@@ -164,19 +168,21 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         rows = self._rows(X, y, weights)
         train_index, held_index = hold_out(
             self.net_,
+            X,
             y,
             fraction=self.validation_fraction,
             needed=hold_out_needed,
             stratify=not isinstance(self._likelihood, Gaussian),
+            is_trained=is_frozen(self.net),
             seed=seed,
         )
         train = rows[train_index]
         held_out = rows[held_index] if len(held_index) else None
         del rows  # a copy of the data less during the training
+        # What follows must not depend on whether the fit was made or recalled, so it draws anew.
+        stream = self._take_stream()
         if not is_frozen(self.net):
-            finish(self.net_, *self._fit_or_recall(train, held_out, seed))
-            # What follows must not depend on whether the fit was made or recalled.
-            torch.manual_seed(seed)
+            load(self.net_, self._fit_or_recall(train, held_out, seed, stream))
         self.net_.module_.eval()
         trained = TrainedNet(
             module=self.net_.module_,
@@ -187,12 +193,20 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             held_out=held_out and criterion_weighted(held_out, self.net_.criterion_),
             seed=seed,
             verbose=self.verbose,
+            draws_nothing=draws_nothing(self.net_),
         )
         if not is_frozen(self.net):
             check_convergence(trained, self.net_.history, learning_rates(self.net_))
         return trained
 
-    def _fit_or_recall(self, train: Rows, held_out: Rows | None, seed: int) -> Any:
+    def _take_stream(self) -> RandomStream:
+        """Random numbers to train with, after those of the initial weights."""
+        stream: RandomStream = self.__dict__.pop("_stream")
+        return stream
+
+    def _fit_or_recall(
+        self, train: Rows, held_out: Rows | None, seed: int, stream: RandomStream
+    ) -> Training:
         """Train, or take the same fit's result from ``memory``."""
         memory = check_memory(self.memory)
         key = ""
@@ -212,9 +226,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     f"memory needs a net whose parameters can be pickled ({error!s:.200}). Use "
                     "functions that are defined in a module instead of lambdas, or memory=None."
                 ) from error
-        return memory.cache(_fit_net, ignore=["net", "train", "held_out"])(
-            key, self.net_, train, held_out
-        )
+        fit = memory.cache(_fit_net, ignore=["net", "train", "held_out", "stream"])
+        training: Training = fit(key, self.net_, train, held_out, stream)
+        return training
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
         """Validate rows and give them as batches of tensors."""
@@ -271,9 +285,11 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         raise NotImplementedError
 
 
-def _fit_net(key: str, net: Any, train: Rows, held_out: Rows | None) -> Any:
+def _fit_net(
+    key: str, net: Any, train: Rows, held_out: Rows | None, stream: RandomStream
+) -> Training:
     """Cacheable training: ``key`` stands for the content of everything else."""
-    return fit_net(net, train, held_out)
+    return fit_net(net, train, held_out, stream)
 
 
 def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
@@ -293,22 +309,6 @@ def with_positive_weight(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> t
 def draw_seed(random_state: Any) -> int:
     """One integer seed for everything random in a fit."""
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's and NumPy's global random states, and put them back as they were.
-
-    These states belong to the process, so fits in several of its threads take turns.
-    """
-    with _GLOBAL_RANDOM_STATES, torch.random.fork_rng():
-        state = np.random.get_state()
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import replace
 from numbers import Integral, Real
@@ -14,11 +15,11 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators.base import draw_seed, seeded, torch_threads
+from sksubnet.estimators.base import draw_seed, torch_threads
 from sksubnet.estimators.linearised import LinearisedNet, Posterior
 from sksubnet.estimators.options import SizeOptions
 from sksubnet.jacobian import PROBE_ROWS, plan_jacobian
-from sksubnet.nets import Rows, TrainedNet
+from sksubnet.nets import RandomStream, Rows, TrainedNet, forget_graphs
 from sksubnet.posterior import (
     EIGEN_LIMIT,
     MEMORY_BUDGET,
@@ -109,7 +110,7 @@ class SubnetLaplace(LinearisedNet):
         self._is_fitted = False
         X, y, weights = self._start_fit(X, y, sample_weight)
         self._seed = draw_seed(self.random_state)
-        with seeded(self._seed), torch_threads(self.n_jobs):
+        with torch_threads(self.n_jobs):
             y = self._start_net(X, y, weights)
             candidates, size = self._resolve_size(X)
             reference = self._reference_inputs()
@@ -117,11 +118,15 @@ class SubnetLaplace(LinearisedNet):
                 X, y, weights, hold_out_needed=self._needs_held_out(), seed=self._seed
             )
             trained = replace(self._with_noise(trained), reference=reference)
+            if not torch.equal(candidates, self._candidates()):
+                # A callback froze layers when the training began.
+                candidates, size = self._resolve_size(X)
             self._select(trained, candidates, size)
             curvature = self._curvature(trained)
             posterior = self._posterior(trained, curvature)
             tuned = self._tune(trained, posterior, curvature)
             self._finish(trained, posterior, curvature, tuned)
+        forget_graphs(self.net_.module_)
         self._is_fitted = True
         return self
 
@@ -181,10 +186,14 @@ class SubnetLaplace(LinearisedNet):
         rule = self.prior_precision
         return rule in HELD_OUT_RULES or (rule != "evidence" and self._noise_is_tuned())
 
+    def _candidates(self) -> Tensor:
+        """Mask (P,) of the weights to select among."""
+        return candidate_mask(self.net_.module_, self.candidates)
+
     def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
         module = self.net_.module_
-        candidates = candidate_mask(module, self.candidates)
+        candidates = self._candidates()
         share = variance_share(self.subnetwork_size, self.selection)
         chosen = explicit_selection(module, self.selection, candidates)
         if chosen is None:
@@ -210,7 +219,10 @@ class SubnetLaplace(LinearisedNet):
     def _select(self, trained: TrainedNet, candidates: Tensor, size: int) -> None:
         """Step 2: the subnetwork, and a plan of its Jacobian; warn if that is almost nothing."""
         share = variance_share(self.subnetwork_size, self.selection)
-        subnetwork = select(trained, self.selection, size, candidates, share)
+        # A user's own selection may draw from the global random states.
+        given = callable(self.selection)
+        with RandomStream(self._seed).everywhere() if given else contextlib.nullcontext():
+            subnetwork = select(trained, self.selection, size, candidates, share)
         if share is not None and self.covariance == "full":
             size = len(subnetwork)
             check_curvature_fits(size, self._n_factors(len(trained.train)), size)
