@@ -17,10 +17,9 @@ from sksubnet.estimators import (
     InitialNet,
     Table,
     draw_seed,
-    seeded,
     torch_threads,
 )
-from sksubnet.nets import Latent, TrainedNet
+from sksubnet.nets import Latent, TrainedNet, forget_graphs
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components
 
@@ -97,8 +96,8 @@ class NetDraws(BayesianNet):
         self._is_fitted = False
         table = self._start_fit(X, y, sample_weight)
         self._seed = draw_seed(self.random_state)
-        with seeded(self._seed), torch_threads(self.n_jobs):
-            initial, encoded = self._start_net(table)
+        with torch_threads(self.n_jobs):
+            initial, encoded = self._start_net(table, self._seed)
             trained, held_out = self._train_one(initial, encoded, seed=self._seed)
             (trained,) = self._with_noise([trained])
             trained, draws = self._draws_of(trained, initial)
@@ -115,6 +114,7 @@ class NetDraws(BayesianNet):
                 rows = trained.train if trained.held_out is None else trained.held_out
                 parts = [drawn.predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
                 drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
+        forget_graphs(drawn.latent.module)
         self.folds_ = [drawn]
         self._is_fitted = True
         return self

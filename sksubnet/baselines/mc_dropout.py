@@ -24,8 +24,8 @@ class MCDropout(NetDraws):
 
     n_draws: int
 
-    def _initial_net(self, table: Table, task: str, n_outputs: int) -> InitialNet:
-        initial = super()._initial_net(table, task, n_outputs)
+    def _initial_net(self, table: Table, task: str, n_outputs: int, seed: int) -> InitialNet:
+        initial = super()._initial_net(table, task, n_outputs, seed)
         check_dropout(initial.net.module_)
         return initial
 

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import InitialNet, Table, criterion_weighted, rows_of
 from sksubnet.jacobian import trained_indices
-from sksubnet.nets import TrainedNet, finish, is_frozen
+from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
 from sksubnet.sampling import vogn, with_batch_statistics
 
 CONSTRAINTS = {
@@ -66,6 +66,8 @@ class VOGN(NetDraws):
             held_out=None,
             seed=seed,
             verbose=self.verbose,
+            stream=initial.stream,
+            draws_nothing=draws_nothing(initial.net),
         )
         return start, np.arange(0)
 
@@ -84,8 +86,6 @@ class VOGN(NetDraws):
             # Training starts from the residuals of the initial net where no noise is given.
             learn_noise=isinstance(getattr(self, "noise", None), str),
         )
-        state = trained.module.state_dict()
-        finish(net, {name: value.cpu().numpy() for name, value in state.items()}, [])
         weights = trained.weight_vector().repeat(self.n_draws, 1)
         draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
         weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)

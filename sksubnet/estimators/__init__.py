@@ -14,7 +14,6 @@ from sksubnet.estimators.base import (
     criterion_weighted,
     draw_seed,
     rows_of,
-    seeded,
     torch_threads,
 )
 from sksubnet.estimators.classifier import BayesianNetClassifier
@@ -36,6 +35,5 @@ __all__ = [
     "draw_seed",
     "mixed_moments",
     "rows_of",
-    "seeded",
     "torch_threads",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,19 +30,22 @@ from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.nets import (
     Latent,
+    RandomStream,
     Rows,
     TrainedNet,
+    Training,
     check_convergence,
     check_net,
     content_hash,
     default_net,
-    finish,
+    draws_nothing,
     fit_net,
     gives_probabilities,
     has_module_instance,
     hold_out,
     is_frozen,
     learning_rates,
+    load,
     prepare,
 )
 from sksubnet.predictive import (
@@ -55,17 +57,19 @@ from sksubnet.predictive import (
     pick_components,
 )
 
-_GLOBAL_RANDOM_STATES = threading.RLock()
-
 
 @dataclass(frozen=True, eq=False)
 class InitialNet:
-    """A copy of the user's net, or the default one, before training."""
+    """A copy of the user's net, or the default one, before training.
+
+    ``stream`` goes on where its initial weights were drawn.
+    """
 
     net: Any
     latent: Latent
     likelihood: Likelihood
     n_outputs: int
+    stream: RandomStream
 
 
 class BayesianNet(MetaEstimatorMixin, BaseEstimator):
@@ -151,7 +155,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             return None
         return folds_of(table, self.cv, default_net=self.net is None, classify=classify, seed=seed)
 
-    def _initial_net(self, table: Table, task: str, n_outputs: int) -> InitialNet:
+    def _initial_net(self, table: Table, task: str, n_outputs: int, seed: int) -> InitialNet:
         """Initialise a copy of the user's net or the default net, and check its width."""
         net, X = self.net, table.X
         if net is None:
@@ -172,21 +176,23 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=5,
             )
-        net = prepare(
-            net, n_features=X.shape[1], n_outputs=n_outputs, dtype=getattr(torch, self.dtype)
-        )
+        # What initialises the modules is not known, so it draws in turn with other threads.
+        stream, dtype = RandomStream(seed), getattr(torch, self.dtype)
+        with stream.everywhere():
+            net = prepare(net, n_features=X.shape[1], n_outputs=n_outputs, dtype=dtype)
         net.module_.eval()
         latent = Latent(net.module_, gives_probabilities(net))
         try:
             with torch.no_grad():
-                width = int(latent(tensor_of(X[:2], latent)).shape[1])
+                # A copy, because a module may write into its inputs.
+                width = int(latent(tensor_of(X[:2].copy(), latent)).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
                 "input width to that of X (net__module__...); an argument named n_features or "
                 "input_dim is filled in by fit."
             ) from error
-        return InitialNet(net, latent, likelihood_of(net.criterion_, width), width)
+        return InitialNet(net, latent, likelihood_of(net.criterion_, width), width, stream)
 
     def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
         """Step 1: the MAP estimate of the rows of a fold."""
@@ -196,9 +202,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         held_out = rows[fold.held_out] if len(fold.held_out) else None
         del rows  # a copy of the data less during the training
         if not is_frozen(self.net):
-            finish(net, *self._fit_or_recall(net, train, held_out, seed))
-            # What follows must not depend on whether the fit was made or recalled.
-            torch.manual_seed(seed)
+            # What follows must not depend on whether this was recalled, so it draws anew.
+            load(net, self._fit_or_recall(initial, train, held_out, seed))
         net.module_.eval()
         trained = TrainedNet(
             module=net.module_,
@@ -209,6 +214,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             held_out=held_out and criterion_weighted(held_out, net.criterion_),
             seed=seed,
             verbose=self.verbose,
+            draws_nothing=draws_nothing(net),
         )
         if not is_frozen(self.net):
             check_convergence(trained, net.history, learning_rates(net))
@@ -221,16 +227,21 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         return Fold(
             *hold_out(
                 initial.net,
+                table.X,
                 table.y,
                 fraction=self.validation_fraction,
                 needed=needed,
                 stratify=not isinstance(initial.likelihood, Gaussian),
+                is_trained=is_frozen(self.net),
                 seed=seed,
             )
         )
 
-    def _fit_or_recall(self, net: Any, train: Rows, held_out: Rows | None, seed: int) -> Any:
+    def _fit_or_recall(
+        self, initial: InitialNet, train: Rows, held_out: Rows | None, seed: int
+    ) -> Training:
         """Train, or take the same fit's result from ``memory``."""
+        net = initial.net
         memory = check_memory(self.memory)
         key = ""
         if memory.location is not None:
@@ -249,9 +260,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     f"memory needs a net whose parameters can be pickled ({error!s:.200}). Use "
                     "functions that are defined in a module instead of lambdas, or memory=None."
                 ) from error
-        return memory.cache(_fit_net, ignore=["net", "train", "held_out"])(
-            key, net, train, held_out
-        )
+        fit = memory.cache(_fit_net, ignore=["net", "train", "held_out", "stream"])
+        training: Training = fit(key, net, train, held_out, initial.stream)
+        return training
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
         """Validate rows and give them as batches of tensors."""
@@ -353,9 +364,11 @@ def rows_of(latent: Latent, table: Table) -> Rows:
     return Rows(inputs, targets, row_weights)
 
 
-def _fit_net(key: str, net: Any, train: Rows, held_out: Rows | None) -> Any:
+def _fit_net(
+    key: str, net: Any, train: Rows, held_out: Rows | None, stream: RandomStream
+) -> Training:
     """Cacheable training: ``key`` stands for the content of everything else."""
-    return fit_net(net, train, held_out)
+    return fit_net(net, train, held_out, stream)
 
 
 def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
@@ -376,22 +389,6 @@ def fold_seeds(seed: int, n_folds: int) -> list[int]:
 def draw_seed(random_state: Any) -> int:
     """One integer seed for everything random in a fit."""
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's and NumPy's global random states, and put them back as they were.
-
-    These states belong to the process, so fits in several of its threads take turns.
-    """
-    with _GLOBAL_RANDOM_STATES, torch.random.fork_rng():
-        state = np.random.get_state()
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
 
 
 @contextlib.contextmanager

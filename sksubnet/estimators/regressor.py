@@ -77,11 +77,11 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     def _scales_targets(self) -> bool:
         return self.normalize_y and not is_frozen(self.net)
 
-    def _start_net(self, table: Table) -> tuple[InitialNet, Table]:
+    def _start_net(self, table: Table, seed: int) -> tuple[InitialNet, Table]:
         """Prepare a net for the targets and check its width."""
         if self.net is not None:
             check_net(self.net)
-        initial = self._initial_net(table, "regression", table.y.shape[1])
+        initial = self._initial_net(table, "regression", table.y.shape[1], seed)
         if not isinstance(initial.likelihood, Gaussian):
             raise ValueError(
                 f"{type(initial.net.criterion_).__name__} is a classification loss; train a "

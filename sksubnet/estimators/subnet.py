@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from sksubnet.estimators.base import (
     draw_seed,
     fold_seeds,
     rows_of,
-    seeded,
     tensor_of,
     torch_threads,
 )
@@ -29,7 +29,7 @@ from sksubnet.estimators.folds import Fold, Table
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.options import SizeOptions
 from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, plan_jacobian
-from sksubnet.nets import TrainedNet
+from sksubnet.nets import Latent, RandomStream, TrainedNet, forget_graphs
 from sksubnet.posterior import (
     MEMORY_BUDGET,
     Curvature,
@@ -142,7 +142,7 @@ class SubnetLaplace(BayesianNet):
         self._is_fitted = False
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
-        with seeded(seed), torch_threads(self.n_jobs):
+        with torch_threads(self.n_jobs):
             trained = list(self._trained_nets(table, seed))
             nets = self._with_noise([net for _, net, _ in trained])
             curved = [
@@ -151,6 +151,8 @@ class SubnetLaplace(BayesianNet):
             ]
             tuned = self._tune(curved, seed)
             self.folds_ = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
+        for net in self.folds_:
+            forget_graphs(net.latent.module)
         self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
         self._is_fitted = True
         return self
@@ -163,10 +165,9 @@ class SubnetLaplace(BayesianNet):
         folds = self._folds(table, classify, seed)
         seeds = fold_seeds(seed, len(folds) if folds else 1)
         for k, fold_seed in enumerate(seeds):
-            torch.manual_seed(fold_seed)
-            initial, encoded = self._start_net(table)
+            initial, encoded = self._start_net(table, fold_seed)
             self._check_size(initial, table)
-            reference = self._reference_inputs(initial)
+            reference = self._reference_inputs(initial.latent)
             if folds:
                 fold = folds[k]
             else:
@@ -290,7 +291,6 @@ class SubnetLaplace(BayesianNet):
     def _explained(self, net: LinearisedNet, table: Table) -> float:
         """Share of the candidates' predictive variance that the subnetwork of one net keeps."""
         latent = net.latent
-        initial = InitialNet(net.net, latent, net.likelihood, net.n_outputs)
         trained = TrainedNet(
             module=latent.module,
             latent=latent,
@@ -299,7 +299,7 @@ class SubnetLaplace(BayesianNet):
             train=rows_of(latent, table),
             held_out=None,
             seed=net.seed,
-            reference=self._reference_inputs(initial),
+            reference=self._reference_inputs(latent),
         )
         candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
         return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
@@ -339,7 +339,10 @@ class SubnetLaplace(BayesianNet):
         candidates, size, _ = self._candidates(trained.module)
         share = variance_share(self.subnetwork_size, self.selection)
         most = int(candidates.sum()) if size is None else size
-        subnetwork = select(trained, self.selection, most, candidates, share)
+        # A user's own selection may draw from the global random states.
+        given = callable(self.selection)
+        with RandomStream(trained.seed).everywhere() if given else contextlib.nullcontext():
+            subnetwork = select(trained, self.selection, most, candidates, share)
         if size is None and self.covariance == "full":
             n_rows = n_factors(trained.likelihood, trained.n_outputs, len(trained.train))
             check_curvature_fits(len(subnetwork), n_rows, len(subnetwork))
@@ -356,12 +359,12 @@ class SubnetLaplace(BayesianNet):
             )
         return replace(subnetwork, n_inert=n_inert), plan
 
-    def _reference_inputs(self, initial: InitialNet) -> Tensor | str:
+    def _reference_inputs(self, latent: Latent) -> Tensor | str:
         """Return the user's reference inputs as a tensor, or the name of how to make them."""
         if isinstance(self.reference, str):
             return self.reference
         try:
-            return tensor_of(self._check_rows(self.reference, reset=False), initial.latent)
+            return tensor_of(self._check_rows(self.reference, reset=False), latent)
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 

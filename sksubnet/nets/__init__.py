@@ -9,11 +9,12 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
+from sksubnet.nets.default import default_net, draws_nothing
+from sksubnet.nets.modules import Training, forget_graphs, load
+from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows, TrainedNet, flat_weights
 from sksubnet.nets.training import (
     check_net,
-    default_net,
-    finish,
     fit_net,
     gives_probabilities,
     has_module_instance,
@@ -26,20 +27,24 @@ from sksubnet.nets.training import (
 
 __all__ = [
     "Latent",
+    "RandomStream",
     "Rows",
     "TrainedNet",
+    "Training",
     "check_convergence",
     "check_net",
     "content_hash",
     "default_net",
-    "finish",
+    "draws_nothing",
     "fit_net",
     "flat_weights",
+    "forget_graphs",
     "gives_probabilities",
     "has_module_instance",
     "hold_out",
     "is_frozen",
     "learning_rates",
+    "load",
     "output_width",
     "prepare",
 ]

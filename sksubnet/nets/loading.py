@@ -1,27 +1,96 @@
-"""Batches of a user's own dataset, with the weights of their rows."""
+"""Batches for training: cut from tensors for nets that load plainly, with weights for others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from skorch.dataset import Dataset
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Subset
+
+from sksubnet.nets.criteria import BatchWeights
+from sksubnet.nets.trained import Rows
 
 
-class Recorded(Dataset[Any]):
+class RowDataset(Dataset):
+    """skorch's dataset over tensors, which ``RowLoader`` reads a batch at a time."""
+
+    def __init__(
+        self, rows: Rows, generator: torch.Generator, batch_weights: BatchWeights | None
+    ) -> None:
+        super().__init__(rows.X, rows.y)
+        self.weights, self.generator, self.batch_weights = rows.weights, generator, batch_weights
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the inputs, which callbacks ask for."""
+        return tuple(self.X.shape)
+
+    def batches(self, batch_size: int, shuffle: bool, drop_last: bool) -> Iterator[Any]:
+        """Yield ``(X, y)``, and leave the weights of each batch where there are any."""
+        if shuffle:
+            order = torch.randperm(len(self), generator=self.generator)
+        else:
+            order = torch.arange(len(self))
+        for index in order.to(self.X.device).split(batch_size):
+            if drop_last and len(index) < batch_size:
+                continue
+            if self.batch_weights is not None:
+                self.batch_weights.leave(self.weights[index])
+            yield self.X[index], self.y[index]
+        if self.batch_weights is not None:
+            self.batch_weights.clear()
+
+
+class RowLoader:
+    """Batches of a ``RowDataset``; what else a callback wants to read goes through torch's loader.
+
+    It takes the place of the loaders of nets that use torch's with plain options.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        **options: Any,
+    ) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.shuffle, self.drop_last, self.options = shuffle, drop_last, options
+
+    def __iter__(self) -> Iterator[Any]:
+        how: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+        }
+        if isinstance(self.dataset, RowDataset):
+            return self.dataset.batches(**how)
+        return iter(DataLoader(self.dataset, **how, **self.options))
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+
+class WeightedDataset(torch.utils.data.Dataset[Any]):
     """A user's dataset that remembers which rows a batch was made of."""
 
-    def __init__(self, dataset: Any, weights: Tensor) -> None:
-        self.dataset, self.weights, self.fetched = dataset, weights, list[int]()
+    def __init__(self, dataset: Any, weights: Tensor, batch_weights: BatchWeights) -> None:
+        self.dataset, self.weights, self.batch_weights = dataset, weights, batch_weights
+        self.fetched = list[int]()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["dataset"], name)
+        if name == "dataset":  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __getitem__(self, index: int) -> Any:
         self.fetched.append(int(index))
@@ -33,30 +102,50 @@ class Recorded(Dataset[Any]):
             return self.dataset.__getitems__(indices)
         return [self.dataset[index] for index in indices]
 
-    def batches(self, net: Any, loader: Any) -> Iterator[Any]:
-        """Yield the user's batches and leave the weights of each with the net."""
-        self.fetched.clear()
-        for batch in loader:
-            if not self.fetched:
+
+class WeightedLoader:
+    """A user's loader that leaves the weights of each batch of a ``WeightedDataset``."""
+
+    def __init__(self, loader: Callable[..., Any], dataset: Any, **options: Any) -> None:
+        self.loader, self.dataset = loader(dataset, **options), dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        dataset = self.dataset
+        while isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        if not isinstance(dataset, WeightedDataset):
+            yield from self.loader
+            return
+        dataset.fetched.clear()
+        for batch in self.loader:
+            if not dataset.fetched:
                 raise ValueError(
                     "sample_weight needs batches that are read in this process; set "
                     "iterator_train__num_workers=0 on the net."
                 )
-            net.batch_weights_ = self.weights[self.fetched]
-            self.fetched.clear()
+            dataset.batch_weights.leave(dataset.weights[dataset.fetched])
             yield batch
-
-
-class Reiterable:
-    """Calls a generator function anew for each epoch."""
-
-    def __init__(self, function: Any, *args: Any) -> None:
-        self.function, self.args = function, args
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.function(*self.args))
+            dataset.fetched.clear()  # of what a callback may have read, too
+        dataset.batch_weights.clear()
 
 
 def cast(x: Any, dtype: torch.dtype) -> Any:
     """Give a batch with every floating point tensor in it in ``dtype``."""
     return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, x)
+
+
+def cast_inputs(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: torch.dtype
+) -> tuple[Any, Any] | None:
+    """Forward pre-hook: a data set of the user's may give rows of another precision."""
+    if not kwargs and len(args) == 1 and isinstance(args[0], Tensor) and args[0].dtype == dtype:
+        return None
+    return cast(args, dtype), cast(kwargs, dtype)

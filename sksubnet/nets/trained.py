@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sksubnet.nets.randomness import RandomStream
 from sksubnet.predictive import Gaussian, Likelihood
 
 
@@ -41,6 +44,10 @@ class Latent:
 
     module: nn.Module
     of_probabilities: bool
+
+    def on(self, module: nn.Module) -> Latent:
+        """Return the same function around another copy of the module."""
+        return replace(self, module=module)
 
     def __call__(self, X: Tensor) -> Tensor:
         """Run the module on rows and check what it returns: (B, ...) -> (B, C)."""
@@ -94,6 +101,10 @@ class TrainedNet:
     reference : {"mixtures", "train"} or Tensor
         Inputs at which the predictive variance is to be kept: mixtures of training rows, training
         rows, or these.
+    stream : RandomStream or None
+        Random numbers that the fit goes on with, where not anew from the seed.
+    draws_nothing : bool
+        Whether the module in training mode is known not to draw from the global random states.
     """
 
     module: nn.Module
@@ -105,10 +116,19 @@ class TrainedNet:
     seed: int
     verbose: int = 0
     reference: Tensor | str = "mixtures"
+    stream: RandomStream | None = None
+    draws_nothing: bool = False
 
     def weight_vector(self) -> Tensor:
         """All weights (P,), in the order of ``parameters_to_vector``."""
         return flat_weights(self.module)
+
+    @contextlib.contextmanager
+    def row_order(self) -> Iterator[torch.Generator]:
+        """Give what to draw the order of rows from while the module trains on, reproducibly."""
+        stream = self.stream or RandomStream(self.seed)
+        with stream.around(known=self.draws_nothing) as generator:
+            yield generator
 
 
 def flat_weights(module: nn.Module) -> Tensor:

@@ -1,10 +1,11 @@
-"""The only file that knows skorch: prepare a net, hold rows out, train it."""
+"""Training a user's net by skorch: prepare it, hold rows out, run its epochs."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import dis
-from collections.abc import Mapping
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,66 +13,28 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, EarlyStopping
+from skorch import NeuralNet, NeuralNetClassifier
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
-from skorch.utils import noop
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from sksubnet.nets.loading import Recorded, Reiterable, cast
-from sksubnet.nets.tabular import TabularMLP, robust_scale
+from sksubnet.nets.criteria import BatchWeights, with_row_weights
+from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, Tabular, draws_nothing
+from sksubnet.nets.interruption import fit_until_stopped
+from sksubnet.nets.loading import (
+    RowDataset,
+    RowLoader,
+    WeightedDataset,
+    WeightedLoader,
+    cast_inputs,
+)
+from sksubnet.nets.modules import Training, outcome, settle, uncompiled
+from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.widths import named_widths
 
-MIN_ROWS_TO_HOLD_OUT = 100
 PLAIN_LOADER_OPTIONS = {"batch_size", "shuffle", "drop_last", "num_workers", "pin_memory"}
-
-
-def default_net(
-    X: np.ndarray,
-    weights: np.ndarray,
-    *,
-    task: str,
-    validation_fraction: float,
-    dropout: float = 0.0,
-    verbose: int,
-) -> NeuralNet:
-    """Build the net for tables: scaled and clipped inputs, two SiLU layers, AdamW.
-
-    With enough rows it stops early on held-out rows and keeps the best weights; fewer are one
-    batch. Settled by ``examples/benchmarks/tabular_study.py``.
-    """
-    enough = len(X) >= MIN_ROWS_TO_HOLD_OUT
-    center, scale = robust_scale(X, weights)
-    kind, criterion = {
-        "binary": (NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss),
-        "multiclass": (NeuralNetClassifier, nn.CrossEntropyLoss),
-        "regression": (NeuralNetRegressor, nn.MSELoss),
-    }[task]
-    stop = [("early_stopping", EarlyStopping(patience=15, load_best=True, sink=noop))]
-    split = ValidSplit(validation_fraction, stratified=task != "regression")
-    quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
-    no_scores = {"callbacks__valid_acc": None} if task != "regression" else {}
-    return kind(
-        TabularMLP,
-        module__center=center,
-        module__scale=scale,
-        module__dropout=dropout,
-        criterion=criterion,
-        optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=1e-2,
-        optimizer__fused=True,
-        lr=5e-3,
-        batch_size=min(max(len(X) // 8, 32), 512) if enough else MIN_ROWS_TO_HOLD_OUT,
-        iterator_train__shuffle=True,
-        max_epochs=300,
-        train_split=split if enough else None,
-        callbacks=stop if enough else None,
-        verbose=verbose,
-        **quiet | no_scores,
-    )
 
 
 def is_frozen(net: Any) -> bool:
@@ -111,31 +74,38 @@ def has_module_instance(net: Any) -> bool:
 def prepare(net: Any, *, n_features: int, n_outputs: int, dtype: torch.dtype) -> NeuralNet:
     """Copy a net, fill in the widths its module asks for, initialise it in ``dtype``."""
     if is_frozen(net):
-        fitted = copy.deepcopy(net.estimator)
-        fitted.module_.to(dtype)
-        return fitted
-    net = clone(net)
-    net.set_params(**named_widths(net, n_features, n_outputs))
-    net.__class__ = type(type(net).__name__, (_Training, type(net)), {"dtype_": dtype})
-    if isinstance(net, NeuralNetClassifier):
-        net.classes_inferred_ = np.arange(n_outputs)
-    return net.initialize()
+        net = copy.deepcopy(net.estimator)
+    else:
+        net = clone(net)
+        net.set_params(**named_widths(net, n_features, n_outputs))
+        if isinstance(net, NeuralNetClassifier):
+            net.classes_inferred_ = np.arange(n_outputs)
+        net.initialize()
+    settle(net, dtype)
+    return net
 
 
 def hold_out(
-    net: NeuralNet, y: np.ndarray, *, fraction: float, needed: bool, stratify: bool, seed: int
+    net: NeuralNet,
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    fraction: float,
+    needed: bool,
+    stratify: bool,
+    is_trained: bool,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers to train on and to hold out; the net's own split decides where it has one."""
     everything, split = (np.arange(len(y)), np.arange(0)), net.train_split
-    if not needed and not isinstance(net, _Training):
+    if not needed and is_trained:
         return everything  # a trained net has no use for its split
     if isinstance(split, ValidSplit) and isinstance(split.cv, int | float):
         # skorch would take the first rows, which breaks sorted data: same share, but shuffled.
         share = split.cv if split.cv < 1 else 1 / split.cv
         return _shuffled_split(y, share, stratify and split.stratified, seed)
     if _splits_rows(split):
-        dataset = net.get_dataset(np.empty((len(y), 1)), y)
-        train, valid = split(dataset, y)
+        train, valid = split(net.get_dataset(X.copy(), y.copy()), y)
         if isinstance(train, Subset) and isinstance(valid, Subset):
             return np.asarray(train.indices), np.asarray(valid.indices)
     if needed and len(y) >= MIN_ROWS_TO_HOLD_OUT:
@@ -143,39 +113,88 @@ def hold_out(
     return everything
 
 
-def fit_net(
-    net: NeuralNet, train: Rows, held_out: Rows | None
-) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """Train an initialised net in place; return its state by name and its history."""
-    original_split = net.train_split
+def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomStream) -> Training:
+    """Train an initialised net in place, with its own loss, optimiser, callbacks and loaders.
+
+    What training needs of ours is lent to the net and taken back: see ``_lent``.
+    """
     weighted = bool((train.weights != 1).any())
-    if _loads_plainly(net):
-        dataset: Any = RowDataset(train, weighted)
-        valid: Any = None if held_out is None else RowDataset(held_out, weighted)
-    else:
-        dataset = _user_dataset(net, train, weighted)
-        valid = None if held_out is None else _user_dataset(net, held_out, weighted)
-    if _splits_rows(original_split) and held_out is not None:
-        net.train_split = predefined_split(valid)
+    weights = BatchWeights()
+    with stream.around(known=draws_nothing(net)) as generator, contextlib.ExitStack() as loans:
+        if _loads_plainly(net):
+            loaders: Any = {"iterator_train": RowLoader, "iterator_valid": RowLoader}
+            of_rows: Any = partial(
+                RowDataset, generator=generator, batch_weights=weights if weighted else None
+            )
+        else:
+            loaders = {}
+            of_rows = partial(_user_dataset, net)
+            if weighted:
+                of_rows = partial(_weighted_user_dataset, net, weights)
+                for name in ("iterator_train", "iterator_valid"):
+                    loaders[name] = partial(WeightedLoader, getattr(net, name))
+        dataset = of_rows(train)
+        if held_out is not None and _splits_rows(net.train_split):
+            loaders["train_split"] = predefined_split(of_rows(held_out))
+        loans.enter_context(_lent(net, **loaders))
+        net.notify("on_train_begin", X=dataset, y=None)
+        settle(net, train.weights.dtype)  # a callback may have made the module anew
+        loans.enter_context(_lent(net, **_compiled(net), **_weighing(net, weights)))
+        loans.enter_context(_inputs_cast(net, train.weights.dtype))
+        fit_until_stopped(net, dataset)
+        net.notify("on_train_end", X=dataset, y=None)
+    if weighted and not weights.were_left:
+        raise ValueError(
+            "sample_weight needs the net's own loaders and rows, but its get_iterator or "
+            "get_split_datasets takes others, so the weights had no effect. Fit without "
+            "sample_weight."
+        )
+    return outcome(net)
+
+
+@contextlib.contextmanager
+def _lent(net: NeuralNet, **attributes: Any) -> Iterator[None]:
+    """Set attributes of the net for a while."""
+    own = {name: getattr(net, name) for name in attributes}
     try:
-        net.partial_fit(dataset)
-        if net.interrupted_:
-            raise KeyboardInterrupt("training was interrupted; the estimator is not fitted")
+        for name, value in attributes.items():
+            setattr(net, name, value)
+        yield
     finally:
-        net.train_split = original_split
-        net.batch_weights_ = None
-    state = {name: value.cpu().numpy() for name, value in net.module_.state_dict().items()}
-    return state, net.history.to_list()
+        for name, value in own.items():
+            setattr(net, name, value)
 
 
-def finish(net: NeuralNet, state: Mapping[str, np.ndarray], history: list[Any]) -> None:
-    """Put the trained state into the net and give it back its own class."""
-    net.module_.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
-    net.module_.eval()
-    net.history = type(net.history)(history)
-    net.__class__ = type(net).__mro__[2]
-    for name in ("batch_weights_", "interrupted_"):
-        net.__dict__.pop(name, None)
+def _compiled(net: NeuralNet) -> dict[str, Any]:
+    """Modules that train compiled, where the net asks for that."""
+    if not getattr(net, "compile", False):
+        return {}
+    modules = {name: getattr(net, f"{name}_") for name in net._modules}
+    return {f"{name}_": net.torch_compile(part, name=name) for name, part in modules.items()}
+
+
+def _weighing(net: NeuralNet, weights: BatchWeights) -> dict[str, Any]:
+    """Criterion that shapes targets, and weights the rows of a batch."""
+    return {"criterion_": with_row_weights(net.criterion_, weights)}
+
+
+@contextlib.contextmanager
+def _inputs_cast(net: NeuralNet, dtype: torch.dtype) -> Iterator[None]:
+    """Have the modules take rows of any precision for a while; the default net has one only."""
+    hooks = []
+    if not isinstance(net, Tabular):
+        cast = partial(cast_inputs, dtype=dtype)
+        modules = [getattr(net, f"{name}_") for name in net._modules]
+        hooks = [
+            module.register_forward_pre_hook(cast, with_kwargs=True)
+            for module in map(uncompiled, modules)
+            if isinstance(module, nn.Module)
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def learning_rates(net: NeuralNet) -> str:
@@ -185,124 +204,39 @@ def learning_rates(net: NeuralNet) -> str:
     return "lr=" + ", ".join(map(str, sorted(rates)))
 
 
-class RowDataset(Dataset):
-    """skorch's dataset over tensors, read a batch at a time."""
-
-    def __init__(self, rows: Rows, weighted: bool) -> None:
-        super().__init__(rows.X, rows.y)
-        self.weights = rows.weights if weighted else None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the inputs, which callbacks ask for."""
-        return tuple(self.X.shape)
-
-    def batches(self, net: NeuralNet, batch_size: int, shuffle: bool, drop_last: bool) -> Any:
-        """Yield ``(X, y)`` and leave the weights of the batch with the net."""
-        order = torch.randperm(len(self)) if shuffle else torch.arange(len(self))
-        for index in order.to(self.X.device).split(batch_size):
-            if not (drop_last and len(index) < batch_size):
-                net.batch_weights_ = None if self.weights is None else self.weights[index]
-                yield self.X[index], self.y[index]
-
-
-class _Training(NeuralNet):
-    """What a net does differently while it is being fitted: dtype, weights, fast batches."""
-
-    dtype_: torch.dtype
-    batch_weights_: Tensor | None = None
-    interrupted_ = False
-
-    def initialize_module(self) -> NeuralNet:
-        super().initialize_module()
-        self.module_.to(self.dtype_)
-        return self
-
-    def initialize_criterion(self) -> NeuralNet:
-        super().initialize_criterion()
-        if isinstance(self.criterion_, nn.Module):
-            self.criterion_.to(self.dtype_)
-        return self
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        loader = super().get_iterator(dataset, training)
-        if isinstance(dataset, RowDataset):
-            shuffle = isinstance(loader.sampler, torch.utils.data.RandomSampler)
-            arguments = (self, loader.batch_size, shuffle, loader.drop_last)
-            return Reiterable(dataset.batches, *arguments)
-        if isinstance(dataset, Recorded):
-            return Reiterable(dataset.batches, self, loader)
-        return loader
-
-    def _set_training(self, training: bool = True) -> None:
-        # In a small net, a walk through all layers before every batch takes as long as they do.
-        parts = (getattr(self, f"{name}_") for name in self._modules + self._criteria)
-        if any(getattr(part, "training", training) != training for part in parts):
-            super()._set_training(training)
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        # A data set of the user's may give rows of another precision.
-        return super().infer(cast(x, self.dtype_), **fit_params)
-
-    def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Any:
-        if isinstance(y_pred, Tensor) and y_true.is_floating_point():
-            y_true = y_true.to(y_pred.dtype).reshape(y_pred.shape)
-        weights = self.batch_weights_
-        if weights is None:
-            return super().get_loss(y_pred, y_true, X=X, training=training)
-        reduction = self.criterion_.reduction
-        self.criterion_.reduction = "none"
-        try:
-            losses = super().get_loss(y_pred, y_true, X=X, training=training)
-        finally:
-            self.criterion_.reduction = reduction
-        if losses.ndim == 0:
-            raise ValueError(
-                "sample_weight needs one loss per row, but the net's get_loss returned a single "
-                "number with reduction='none'. Fit without sample_weight, or return row losses."
-            )
-        losses = losses.reshape(len(weights), -1)
-        if reduction == "sum":
-            return (weights * losses.sum(dim=1)).sum()
-        class_weights = getattr(self.criterion_, "weight", None)
-        if class_weights is not None and not y_true.is_floating_point():
-            return (weights * losses.mean(dim=1)).sum() / (weights * class_weights[y_true]).sum()
-        return (weights * losses.mean(dim=1)).sum() / weights.sum()
-
-    def fit_loop(self, *args: Any, **kwargs: Any) -> NeuralNet:
-        try:
-            return super().fit_loop(*args, **kwargs)
-        except KeyboardInterrupt as stop:
-            # Callbacks stop training by the same exception that a user's Ctrl-C raises.
-            self.interrupted_ = not _raised_by_callback(stop)
-            raise
-
-
 def _splits_rows(split: Any) -> bool:
     """Whether a net's split cuts the training rows, rather than bringing a data set of its own."""
     return split is not None and "valid_ds" not in getattr(split, "keywords", ())
 
 
-def _raised_by_callback(stop: KeyboardInterrupt) -> bool:
-    """Whether a callback raised this itself, rather than met a Ctrl-C at work."""
-    trace = stop.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or not isinstance(trace.tb_frame.f_locals.get("self"), Callback):
-        return False
-    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-
-
 def _loads_plainly(net: NeuralNet) -> bool:
     """Whether the net reads rows the way skorch does by default, so that batches may replace it."""
+    if {"get_dataset", "get_iterator", "get_split_datasets"} & overridden(net):
+        return False
     options = set(net.get_params_for("iterator_train")) | set(net.get_params_for("iterator_valid"))
     loaders = {net.iterator_train, net.iterator_valid}
     return net.dataset is Dataset and loaders == {DataLoader} and options <= PLAIN_LOADER_OPTIONS
 
 
-def _user_dataset(net: NeuralNet, rows: Rows, weighted: bool) -> Any:
-    dataset = net.get_dataset(rows.X.cpu().numpy(), rows.y.cpu().numpy())
-    return Recorded(dataset, rows.weights) if weighted else dataset
+def _user_dataset(net: NeuralNet, rows: Rows) -> Any:
+    """Return the net's own data set of copied rows, for nobody knows what it does with them."""
+    return net.get_dataset(rows.X.cpu().numpy().copy(), rows.y.cpu().numpy().copy())
+
+
+def _weighted_user_dataset(net: NeuralNet, batch_weights: BatchWeights, rows: Rows) -> Any:
+    return WeightedDataset(_user_dataset(net, rows), rows.weights, batch_weights)
+
+
+def overridden(net: NeuralNet) -> set[str]:
+    """Names of the methods of skorch's nets that the net's class replaces by its own."""
+    known = {"skorch", "sksubnet", "sklearn", "builtins"}
+    return {
+        name
+        for cls in type(net).__mro__
+        if cls.__module__.partition(".")[0] not in known
+        for name in vars(cls)
+        if hasattr(NeuralNet, name) and not name.startswith("__")
+    }
 
 
 def _shuffled_split(

@@ -61,11 +61,13 @@ def swag_moments(
     One snapshot an epoch, as in the paper's code (which takes 256). A learning rate at which the
     weights diverge is divided by ten.
     """
-    for attempt in range(MAX_ATTEMPTS):
-        path = _sgd_path(trained, n_snapshots, lr / 10**attempt, momentum, weight_decay, batch_size)
-        moments = _moments(path, rank)
-        if torch.isfinite(moments.variance).all():
-            return moments
+    with trained.row_order() as generator:
+        for attempt in range(MAX_ATTEMPTS):
+            options = lr / 10**attempt, momentum, weight_decay, batch_size
+            path = _sgd_path(trained, generator, n_snapshots, *options)
+            moments = _moments(path, rank)
+            if torch.isfinite(moments.variance).all():
+                return moments
     raise ValueError(
         f"SGD from the trained net diverged down to lr={lr / 10 ** (MAX_ATTEMPTS - 1):g}, so there "
         "is no SWAG variance. Scale the inputs and targets, lower the learning rate (swag_lr), or "
@@ -89,6 +91,7 @@ def _moments(path: Iterator[Tensor], rank: int) -> SWAGMoments:
 
 def _sgd_path(
     trained: TrainedNet,
+    generator: torch.Generator,
     n_snapshots: int,
     lr: float,
     momentum: float,
@@ -109,7 +112,7 @@ def _sgd_path(
         # The learning rate is meant for the loss of the training, which has no noise in it.
         likelihood = Gaussian(torch.ones_like(likelihood.noise_variance))
     for _ in progress(range(n_snapshots), "SWAG", trained.verbose):
-        order = torch.randperm(len(rows)).to(rows.X.device)
+        order = torch.randperm(len(rows), generator=generator).to(rows.X.device)
         for index in order.split(batch_size):
             # Batch normalisation cannot learn from a single row.
             if len(index) == 1 and len(rows) > 1:

@@ -61,6 +61,35 @@ def vogn(
     is the expected diagonal of the GGN over τ, plus δ. ``learn_noise`` makes the noise variance of
     a regression the expected squared residual, as the M step of variational EM does.
     """
+    with start.row_order() as order:
+        return _trained(
+            start,
+            order,
+            prior_precision=prior_precision,
+            temperature=temperature,
+            n_epochs=n_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            damping=damping,
+            learn_noise=learn_noise,
+        )
+
+
+def _trained(
+    start: TrainedNet,
+    order: torch.Generator,
+    *,
+    prior_precision: float,
+    temperature: float,
+    n_epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    damping: float,
+    learn_noise: bool,
+) -> tuple[GaussianPosterior, Likelihood]:
+    """Run the training, which takes the order of the rows from a generator of its own."""
     latent, module, rows, likelihood = start.latent, start.module, start.train, start.likelihood
     indices = trained_indices(module)
     # Batch normalisation ties the rows of a batch together, so curvature is that in eval mode.
@@ -78,10 +107,10 @@ def vogn(
     n_steps = n_epochs * n_batches
     new = 1 - math.exp(-N_TIME_CONSTANTS / n_steps)
     null_loss = average_loss = _null_loss(start, rows)
-    # The order of the rows is drawn from the global state, everything else from here, so that it
-    # does not depend on how many rows there are: weight two is the same as two rows.
+    # All but the order of the rows is drawn from here, so that it does not depend on how many rows
+    # there are: weight two is the same as two rows.
     generator = torch.Generator().manual_seed(start.seed)
-    batches = _batches(rows, n_epochs, n_batches)
+    batches = _batches(rows, n_epochs, n_batches, order)
     for step in progress(range(n_steps), "VOGN", start.verbose):
         batch = next(batches)
         unit, scale = _in_units_of_noise(likelihood, noise)
@@ -142,11 +171,16 @@ def _in_units_of_noise(likelihood: Likelihood, noise: Tensor | None) -> tuple[Li
     return Gaussian(noise / scale), scale
 
 
-def _batches(rows: Rows, n_epochs: int, n_batches: int) -> Iterator[Rows]:
+def _batches(
+    rows: Rows, n_epochs: int, n_batches: int, generator: torch.Generator
+) -> Iterator[Rows]:
     """Batches in random order, with weights that make their sum estimate the mean of all rows."""
     total = rows.weights.sum()
     for _ in range(n_epochs):
-        order = torch.arange(1) if n_batches == 1 else torch.randperm(len(rows))
+        if n_batches == 1:
+            order = torch.arange(1)
+        else:
+            order = torch.randperm(len(rows), generator=generator)
         # Batches of about the same size: a batch of a single row would break batch normalisation.
         for index in order.to(rows.X.device).tensor_split(n_batches):
             batch = rows if n_batches == 1 else rows[index]

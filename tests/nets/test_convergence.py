@@ -39,6 +39,14 @@ from sksubnet import (
 SGD = {"optimizer": torch.optim.SGD}
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_raises():
+    """Python's own handler, also where the process that runs the tests ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class ReLUMLP(MLP):
     """Unbounded, so that SGD with too large a rate explodes."""
 

@@ -1,0 +1,109 @@
+"""The known criteria in training: targets in the shape of the outputs, rows with their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(eq=False)
+class BatchWeights:
+    """Weights of the rows of a batch, which its loader leaves here for the criterion."""
+
+    values: Tensor | None = None
+    are_used: bool = True
+    were_left: bool = False
+
+    def leave(self, values: Tensor) -> None:
+        """Leave the weights (B,) of the batch that is handed out next."""
+        self.check_used()
+        self.values, self.are_used, self.were_left = values, False, True
+
+    def take(self) -> Tensor | None:
+        """Return the weights of the batch, any number of times; ``None`` is one for each row."""
+        self.are_used = True
+        return self.values
+
+    def clear(self) -> None:
+        """Forget the last batch."""
+        self.check_used()
+        self.values = None
+
+    def check_used(self) -> None:
+        """Raise if the loss of a batch was computed without its weights."""
+        if not self.are_used:
+            raise ValueError(
+                "sample_weight needs the net's own criterion, but the net's get_loss did not use "
+                "it for a batch, so the weights had no effect. Fit without sample_weight, or call "
+                "super().get_loss(...) or self.criterion_(...) in get_loss."
+            )
+
+
+class _RowLoss(nn.Module):
+    """A criterion that fits targets to the outputs and averages with the weights of the batch."""
+
+    batch_weights: BatchWeights
+    reduction: str
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of outputs (B, ...) for targets (B, ...)."""
+        if targets.is_floating_point():
+            targets = targets.to(outputs.dtype).reshape(outputs.shape)
+        weights = self.batch_weights.take()
+        if weights is None:
+            return self._plain_loss(outputs, targets)
+        reduction = self.reduction
+        if reduction == "none":
+            raise ValueError(
+                "sample_weight needs a criterion that sums or averages the losses of the rows; "
+                "this one has reduction='none'. Fit without sample_weight, or set "
+                "criterion__reduction='mean'."
+            )
+        self.reduction = "none"
+        try:
+            losses = self._plain_loss(outputs, targets).reshape(len(weights), -1)
+        finally:
+            self.reduction = reduction
+        if reduction == "sum":
+            return (weights * losses.sum(dim=1)).sum()
+        class_weights = getattr(self, "weight", None)
+        if class_weights is not None and not targets.is_floating_point():
+            return (weights * losses.mean(dim=1)).sum() / (weights * class_weights[targets]).sum()
+        return (weights * losses.mean(dim=1)).sum() / weights.sum()
+
+    def _plain_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = super().forward(outputs, targets)
+        return loss
+
+
+class RowCrossEntropyLoss(_RowLoss, nn.CrossEntropyLoss):
+    """``CrossEntropyLoss`` with row weights."""
+
+
+class RowNLLLoss(_RowLoss, nn.NLLLoss):
+    """``NLLLoss`` with row weights."""
+
+
+class RowBCEWithLogitsLoss(_RowLoss, nn.BCEWithLogitsLoss):
+    """``BCEWithLogitsLoss`` with row weights."""
+
+
+class RowMSELoss(_RowLoss, nn.MSELoss):
+    """``MSELoss`` with row weights."""
+
+
+ROW_LOSSES: dict[type[nn.Module], type[_RowLoss]] = {
+    nn.CrossEntropyLoss: RowCrossEntropyLoss,
+    nn.NLLLoss: RowNLLLoss,
+    nn.BCEWithLogitsLoss: RowBCEWithLogitsLoss,
+    nn.MSELoss: RowMSELoss,
+}
+
+
+def with_row_weights(criterion: Any, batch_weights: BatchWeights) -> nn.Module:
+    """Return the same criterion, with its options and tensors, for weighted rows."""
+    weighted: nn.Module = object.__new__(ROW_LOSSES[type(criterion)])
+    weighted.__dict__.update(vars(criterion), batch_weights=batch_weights)
+    return weighted

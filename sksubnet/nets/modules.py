@@ -1,0 +1,78 @@
+"""The modules of a skorch net: in one dtype, uncompiled, and what training changed about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training gives: arrays and other state by name, trainable names, epochs."""
+
+    state: dict[str, Any]
+    trainable: tuple[str, ...]
+    history: list[Any]
+
+
+def settle(net: NeuralNet, dtype: torch.dtype) -> None:
+    """Have the modules and criteria of an initialised net in ``dtype``, and none of them compiled.
+
+    The parameters stay the same objects, so that the optimiser keeps them.
+    """
+    for name in net._modules + net._criteria:
+        part = uncompiled(getattr(net, f"{name}_"))
+        if isinstance(part, nn.Module):
+            setattr(net, f"{name}_", part.to(dtype))
+    for name in net._optimizers:
+        optimizer = getattr(net, f"{name}_", None)
+        if isinstance(optimizer, torch.optim.Optimizer) and optimizer.state:
+            # Some (Adagrad) begin with a state, and loading gives it the dtype of the parameters.
+            optimizer.load_state_dict(optimizer.state_dict())
+
+
+def uncompiled(part: Any) -> Any:
+    """Return the module inside one of ``torch.compile``."""
+    return getattr(part, "_orig_mod", part)
+
+
+def outcome(net: NeuralNet) -> Training:
+    """Return what the training of a net gave, without tensors of torch."""
+    module = net.module_
+    state = {
+        name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        for name, value in module.state_dict().items()
+    }
+    trainable = tuple(name for name, p in module.named_parameters() if p.requires_grad)
+    return Training(state, trainable, net.history.to_list())
+
+
+def load(net: NeuralNet, training: Training) -> None:
+    """Put the outcome of a training into a net that was initialised alike."""
+    module = net.module_
+    module.load_state_dict(
+        {
+            name: torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+            for name, value in training.state.items()
+        }
+    )
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in training.trainable)
+    module.eval()
+    net.history = type(net.history)(training.history)
+    forget_graphs(module)
+
+
+def forget_graphs(module: nn.Module) -> None:
+    """Detach what layers keep of their last pass, which could be neither copied nor pickled.
+
+    ``torch.nn.utils.weight_norm`` and pruning keep a weight that they compute.
+    """
+    for layer in module.modules():
+        kept = {k: v for k, v in vars(layer).items() if isinstance(v, Tensor) and v.grad_fn}
+        vars(layer).update({name: value.detach() for name, value in kept.items()})

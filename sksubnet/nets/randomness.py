@@ -1,0 +1,74 @@
+"""The random numbers of a fit: one seeded stream, for our code and for code that we do not know."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class _Turn:
+    """Whose turn it is to use the global random states, which belong to the process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            # The thread that holds the lock is not in the child, and would never release it there.
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.RLock()
+
+
+_TURN = _Turn()
+
+
+class RandomStream:
+    """Random numbers that go on from one step of a fit to the next.
+
+    Our own code draws from ``generator``. Code that draws from the global random states of torch
+    and NumPy finds the same stream there, inside ``everywhere``.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._numpy = np.random.RandomState(seed).get_state()
+        self._cuda: list[Tensor] | None = None
+
+    @contextlib.contextmanager
+    def everywhere(self) -> Iterator[None]:
+        """Be the global random states, and put these back as they were; threads take turns."""
+        with _TURN.lock, torch.random.fork_rng():
+            before = np.random.get_state()
+            if self._cuda is None:
+                torch.manual_seed(self._seed)  # of all devices
+            else:
+                torch.cuda.set_rng_state_all(self._cuda)
+            torch.set_rng_state(self.generator.get_state())
+            np.random.set_state(self._numpy)
+            try:
+                yield
+            finally:
+                self.generator.set_state(torch.get_rng_state())
+                self._numpy = np.random.get_state()
+                if torch.cuda.is_initialized():
+                    self._cuda = torch.cuda.get_rng_state_all()
+                np.random.set_state(before)
+
+    @contextlib.contextmanager
+    def around(self, *, known: bool) -> Iterator[torch.Generator]:
+        """Give what to draw the order of rows from, around code that draws too unless it is known.
+
+        Only known code runs beside that of other threads.
+        """
+        if known:
+            yield self.generator
+            return
+        with self.everywhere():
+            yield torch.default_generator

@@ -1,0 +1,389 @@
+"""Training by skorch's own extension points: row weights, callbacks, pickles, threads, Ctrl-C."""
+
+import contextlib
+import pickle
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback, Checkpoint, Freezer, InputShapeSetter
+from torch import nn
+from torch.utils.data import DataLoader
+from user_nets import (
+    MLP,
+    FlatMLP,
+    assert_refused,
+    classifier_net,
+    diabetes,
+    iris,
+    quick_classifier,
+    quick_regressor,
+    regressor_net,
+)
+
+from sksubnet import MAPClassifier, MAPRegressor
+from sksubnet.nets import RandomStream
+from sksubnet.nets.criteria import BatchWeights, with_row_weights
+
+CRITERIA = {
+    "cross entropy": nn.CrossEntropyLoss(),
+    "cross entropy of classes": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0, 0.5]).double()),
+    "log probabilities": nn.NLLLoss(weight=torch.tensor([1.0, 3.0, 0.5]).double()),
+    "one logit": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0).double()),
+    "squares": nn.MSELoss(),
+}
+
+
+def batch(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and targets of six rows, floating targets with one axis less."""
+    generator = torch.Generator().manual_seed(0)
+    one = name in ("one logit", "squares")
+    outputs = torch.randn(6, 1 if one else 3, generator=generator, dtype=torch.float64)
+    if name == "log probabilities":
+        outputs = outputs.log_softmax(1)
+    classes = torch.tensor([0, 1, 2, 1, 0, 1])
+    return outputs, (classes > 0).float() if one else classes
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_weight_of_two_is_two_rows(name, reduction):
+    criterion = pickle.loads(pickle.dumps(CRITERIA[name]))
+    criterion.reduction = reduction
+    outputs, targets = batch(name)
+    counts = torch.tensor([1, 2, 1, 3, 1, 0])
+    weights = BatchWeights()
+    weighted = with_row_weights(criterion, weights)
+    assert isinstance(weighted, type(criterion))
+    weights.leave(counts.double())
+    ours, theirs = (outputs.clone().requires_grad_() for _ in range(2))
+    found = weighted(ours, targets)
+    repeated = targets.repeat_interleave(counts).double().reshape(-1, 1)
+    if not targets.is_floating_point():
+        repeated = targets.repeat_interleave(counts)
+    expected = criterion(theirs.repeat_interleave(counts, dim=0), repeated)
+    assert_allclose(found.item(), expected.item(), rtol=1e-14)
+    found.backward()
+    expected.backward()
+    assert_allclose(ours.grad, theirs.grad, atol=1e-15)
+
+
+class OwnLoss(NeuralNetClassifier):
+    """Adds nothing to the net's own loss, but goes through the criterion."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        assert isinstance(self.criterion_, nn.CrossEntropyLoss)
+        return super().get_loss(y_pred, y_true, X=X, training=training) + 0.0
+
+
+class Bypassing(NeuralNetClassifier):
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return nn.functional.cross_entropy(y_pred, y_true)
+
+
+class OwnIterator(NeuralNetClassifier):
+    """Makes its own loader, whatever the net is told."""
+
+    def get_iterator(self, dataset, training=False):
+        return DataLoader(dataset, batch_size=64)
+
+
+def test_own_get_loss_with_weights():
+    X, y = iris()
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    own = quick_classifier(OwnLoss(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0))
+    plain = quick_classifier(
+        NeuralNetClassifier(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0)
+    )
+    found, expected = (m.fit(X, y, sample_weight=weights).predict_proba(X) for m in (own, plain))
+    assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("net_class", [Bypassing, OwnIterator])
+def test_weights_that_would_have_no_effect_are_refused(net_class):
+    X, y = iris()
+    net = net_class(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0, max_epochs=2)
+    quick_classifier(net).fit(X, y)
+    weights = np.linspace(1, 2, len(y))
+    assert_refused(
+        lambda: quick_classifier(net).fit(X, y, sample_weight=weights),
+        "sample_weight",
+        "no effect",
+        "Fit without",
+    )
+
+
+def assert_net_is_the_users(net, of_class) -> None:
+    """Nothing of the training is left on the net."""
+    assert type(net) is of_class
+    assert net.iterator_train is DataLoader and net.iterator_valid is DataLoader
+    assert type(net.criterion_) in (nn.CrossEntropyLoss, nn.MSELoss)
+    assert not any(layer._forward_pre_hooks for layer in net.module_.modules())
+
+
+def test_the_net_is_given_back_as_it_was():
+    X, y = iris()
+    model = quick_classifier().fit(X, y, sample_weight=np.linspace(1, 2, len(y)))
+    assert_net_is_the_users(model.net_, NeuralNetClassifier)
+    model.set_params(net=classifier_net(callbacks=[CtrlC()]))
+    with ctrl_c_raises(), pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert_net_is_the_users(model.net_, NeuralNetClassifier)
+    pickle.dumps(model)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_checkpoint_of_the_whole_net(tmp_path, weighted):
+    X, y = iris()
+    path = tmp_path / "net.pkl"
+    checkpoint = Checkpoint(f_pickle=str(path), monitor=None, f_params=None, f_history=None)
+    checkpoint.f_optimizer = checkpoint.f_criterion = None
+    net = classifier_net(callbacks=[checkpoint])
+    weights = np.linspace(1, 2, len(y)) if weighted else None
+    model = quick_classifier(net).fit(X, y, sample_weight=weights)
+    kept = pickle.loads(path.read_bytes())
+    assert_allclose(kept.predict_proba(X), model.predict_proba_map(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_layers_that_a_callback_freezes_are_no_candidates(tmp_path, memory):
+    X, y = iris()
+    net = classifier_net(callbacks=[Freezer("layers.0.*")])
+    options = {"subnetwork_size": "all", "memory": str(tmp_path) if memory else None}
+    for _ in range(2):
+        model = quick_classifier(net, **options).fit(X, y)
+        assert model.subnetwork_.indices.min() == 8 * 4 + 8
+        assert len(model.subnetwork_) == 8 * 3
+
+
+def test_compiled_net_is_the_plain_one():
+    X, y = iris()
+    compiled = classifier_net(compile=True, compile__backend="eager")
+    model = quick_classifier(compiled).fit(X, y)
+    expected = quick_classifier(classifier_net()).fit(X, y).predict_proba(X)
+    assert_allclose(model.predict_proba(X), expected, atol=1e-12)
+    assert type(model.net_.module_) is MLP
+    pickle.dumps(model)
+
+
+class Versioned(MLP):
+    """Keeps something that is no tensor."""
+
+    version = 1
+
+    def get_extra_state(self):
+        return {"version": 2}
+
+    def set_extra_state(self, state):
+        self.version = state["version"]
+
+
+class WeightNorm(MLP):
+    def __init__(self, n_features=4, n_outputs=3):
+        super().__init__(n_features, n_outputs)
+        nn.utils.weight_norm(self.layers[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("module", [Versioned, WeightNorm])
+def test_modules_with_more_than_parameters(module, tmp_path):
+    X, y = iris()
+    model = quick_classifier(classifier_net(module), memory=str(tmp_path)).fit(X, y)
+    copied = pickle.loads(pickle.dumps(model))
+    assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
+    assert copied.net_.module_.__dict__.get("version", 2) == 2
+    assert_array_equal(model.fit(X, y).predict_proba(X), copied.predict_proba(X))
+
+
+def test_optimiser_that_begins_with_a_state():
+    X, y = iris()
+    net = classifier_net(optimizer=torch.optim.Adagrad, max_epochs=3, batch_size=len(y))
+    model = quick_classifier(net).fit(X, y)
+    module, rows = MLP(), torch.as_tensor(X)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.RandomState(0).randint(2**31 - 1)))
+        module = MLP().double()
+    optimizer = torch.optim.Adagrad(module.parameters(), lr=0.02)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(rows), torch.as_tensor(y)).backward()
+        optimizer.step()
+    expected = module(rows).softmax(1).detach()
+    assert_allclose(model.predict_proba_map(X), expected, atol=1e-12)
+
+
+class AnyWidth(MLP):
+    """Its width has a name that is not filled in by fit."""
+
+    def __init__(self, columns=4, n_outputs=3):
+        super().__init__(columns, n_outputs)
+
+
+def test_module_that_a_callback_makes_anew():
+    X, y = iris()
+    setter = InputShapeSetter(param_name="columns")
+    net = classifier_net(AnyWidth, callbacks=[setter])
+    model = quick_classifier(net).fit(X, y)
+    assert {p.dtype for p in model.net_.module_.parameters()} == {torch.float64}
+    assert model.score(X, y) > 0.5
+
+
+class ctrl_c_raises:
+    """Python's own handler, also where the process that runs the tests ignores the signal."""
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.before)
+
+
+class CtrlC(Callback):
+    def on_epoch_end(self, net, **_):
+        signal.raise_signal(signal.SIGINT)
+
+
+class Swallowing(Callback):
+    """Meets Ctrl-C, goes on, and later stops the training as skorch's callbacks do."""
+
+    def on_epoch_end(self, net, **_):
+        if len(net.history) == 2:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        if len(net.history) == 4:
+            raise KeyboardInterrupt
+
+
+class Translating(Callback):
+    """Meets Ctrl-C and raises it again."""
+
+    def on_epoch_end(self, net, **_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("on epoch end") from None
+
+
+@pytest.mark.parametrize("callback", [CtrlC, Translating])
+def test_ctrl_c_ends_the_fit(callback):
+    with ctrl_c_raises():
+        with pytest.raises(KeyboardInterrupt):
+            quick_classifier(classifier_net(callbacks=[callback()])).fit(*iris())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_callback_may_stop_after_all():
+    with ctrl_c_raises():
+        model = quick_classifier(classifier_net(callbacks=[Swallowing()])).fit(*iris())
+    assert len(model.net_.history) == 4
+
+
+def test_handler_that_does_not_raise_keeps_its_say():
+    calls = []
+    before = signal.signal(signal.SIGINT, lambda *_: calls.append(1))
+    try:
+        net = classifier_net(callbacks=[CtrlC()], max_epochs=3)
+        model = quick_classifier(net).fit(*iris())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == [1, 1, 1] and len(model.net_.history) == 3
+
+
+def in_threads(work, n_threads: int) -> None:
+    errors = []
+
+    def guarded(number):
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(n,)) for n in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_fits_in_threads_are_those_of_one_thread():
+    X, y = diabetes()
+    models = [
+        MAPRegressor(),
+        quick_regressor(net=None, selection="swag"),
+        quick_regressor(regressor_net(iterator_train__shuffle=True)),
+    ]
+    expected = [m.set_params(random_state=0).fit(X, y).predict(X) for m in models]
+    before = torch.get_rng_state()
+    found = {}
+
+    def work(number):
+        model = pickle.loads(pickle.dumps(models[number % 3]))
+        found[number] = model.fit(X, y).predict(X)
+
+    in_threads(work, 6)
+    for number, values in found.items():
+        assert_array_equal(values, expected[number % 3])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_default_net_trains_beside_code_that_draws(monkeypatch):
+    """While a thread has the global random states, another one trains."""
+    X, y = iris()
+    inside, done = threading.Event(), threading.Event()
+
+    from sksubnet.nets import training
+
+    plain = training.fit_until_stopped
+
+    def waits_for_the_other(net, dataset):
+        inside.set()
+        assert done.wait(20)
+        plain(net, dataset)
+
+    monkeypatch.setattr(training, "fit_until_stopped", waits_for_the_other)
+
+    def work(number):
+        if number == 0:
+            MAPClassifier(random_state=0).fit(X, y)
+        else:
+            assert inside.wait(20)
+            with RandomStream(0).everywhere():
+                done.set()
+
+    in_threads(work, 2)
+
+
+def test_one_stream_for_our_code_and_that_of_others():
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected = torch.rand(3), np.random.rand(), torch.randperm(5), torch.rand(2)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    stream = RandomStream(7)
+    with stream.everywhere():
+        first, number = torch.rand(3), np.random.rand()
+    with stream.around(known=True) as generator:
+        order = torch.randperm(5, generator=generator)
+    with stream.around(known=False) as generator:
+        assert generator is torch.default_generator
+        second = torch.rand(2)
+    for found, wanted in zip((first, number, order, second), expected, strict=True):
+        assert_array_equal(found, wanted)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_flat_outputs_and_column_targets():
+    X, y = diabetes()
+    weights = np.linspace(0.5, 2, len(y))
+    flat, column = (
+        quick_regressor(NeuralNetRegressor(m, module__n_outputs=1, train_split=None, verbose=0))
+        .fit(X, y, sample_weight=weights)
+        .predict(X)
+        for m in (FlatMLP, MLP)
+    )
+    assert_allclose(flat, column, rtol=1e-12)
