@@ -34,7 +34,7 @@ class LinearisedNet(BayesianNet):
         latent = self._latent
         factored = isinstance(posterior, KernelPosterior | DiagonalPosterior)
         rows = factored_jacobian if factored else jacobian
-        outputs, phi = rows(latent, latent.module, self._plan, X)
+        outputs, phi = rows(latent, self._plan, X)
         return outputs.double().cpu(), phi.cpu()
 
     def _batch_predictive(self, X: Tensor) -> Predictive:
@@ -45,7 +45,7 @@ class LinearisedNet(BayesianNet):
     def _jacobian(self, X: Any) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
         latent, plan = self._latent, self._plan
-        parts = (jacobian(latent, latent.module, plan, batch) for batch in self._batches(X))
+        parts = (jacobian(latent, plan, batch) for batch in self._batches(X))
         outputs, phi = zip(*parts, strict=True)
         return torch.cat(outputs).double().cpu(), torch.cat(phi).cpu()
 

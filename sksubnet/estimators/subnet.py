@@ -199,7 +199,7 @@ class SubnetLaplace(LinearisedNet):
             if chosen is not None and n_factors < size:
                 # Which weights is known, so that whole layers are known to be cheap.
                 indices, probe = chosen.nonzero().squeeze(1), self._tensor(X[:PROBE_ROWS])
-                n_kept = plan_jacobian(self._latent, module, indices, probe).n_kept
+                n_kept = plan_jacobian(self._latent, indices, probe).n_kept
             check_curvature_fits(size, n_factors, n_kept)
         return candidates, size
 

@@ -3,19 +3,35 @@
 These are what per-sample gradients are made of: see layer_rules. Nothing of the net is changed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-Model = Callable[[Any], Tensor]
 Calls = dict[str, list["Call"]]
 
 CHUNK_BYTES = 64 * 2**20
+
+
+class Model(Protocol):
+    """A function of rows around a module, such as the latents of a net."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose weights the function depends on."""
+        ...
+
+    def __call__(self, X: Any, /) -> Tensor:
+        """Map rows to outputs (B, C)."""
+        ...
+
+    def on(self, module: nn.Module, /) -> "Model":
+        """Return the same function around another copy of the module."""
+        ...
 
 
 @dataclass
@@ -72,9 +88,7 @@ def without_inference(X: Any) -> Any:
     return tree_map(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, X)
 
 
-def run_forward(
-    model: Model, module: nn.Module, X: Any, names: Iterable[str]
-) -> tuple[Tensor, Calls]:
+def run_forward(model: Model, X: Any, names: Iterable[str]) -> tuple[Tensor, Calls]:
     """Return outputs (B, C) with their graph, and every call of the named modules."""
     calls: Calls = {name: [] for name in names}
     with ExitStack() as hooks:
@@ -87,7 +101,9 @@ def run_forward(
                 record.append(call)
                 return passed_on
 
-            handle = module.get_submodule(name).register_forward_hook(capture, with_kwargs=True)
+            handle = model.module.get_submodule(name).register_forward_hook(
+                capture, with_kwargs=True
+            )
             hooks.callback(handle.remove)
         outputs = model(without_inference(X))
     return outputs, calls

@@ -92,18 +92,19 @@ class JacobianPlan:
         return tuple(p.name for p in self.parameters if not p.sites)
 
 
-def plan_jacobian(model: Model, module: nn.Module, indices: Tensor, probe: Any) -> JacobianPlan:
+def plan_jacobian(model: Model, indices: Tensor, probe: Any) -> JacobianPlan:
     """Decide per parameter how to differentiate it, by running a probe of two or three rows.
 
-    `indices` (S,) are sorted positions in parameters_to_vector(module.parameters()).
+    `indices` (S,) are sorted positions in parameters_to_vector(model.module.parameters()).
     """
+    module = model.module
     parameters = split_indices(module, indices)
     # With one row, rows-first and rows-last layouts look the same.
     probe = take_rows(probe, slice(PROBE_ROWS)) if n_rows(probe) > 1 else _doubled(probe)
     with differentiable(module):
         uses = {p.name: _uses(module, p.name) for p in parameters}
         hooked = [name for paths in uses.values() for path in paths for name, _ in path]
-        outputs, calls = run_forward(model, module, probe, dict.fromkeys(hooked))
+        outputs, calls = run_forward(model, probe, dict.fromkeys(hooked))
         seed = _probe_seed(outputs)
         tensors = [module.get_parameter(p.name) for p in parameters]
         exact = [row[0] for row in row_gradients(model, tensors, probe, seed, outputs)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,10 @@ class Latent:
                 "(n_rows, n_outputs) or (n_rows,) is needed."
             )
         return outputs.reshape(len(X), -1)
+
+    def on(self, module: nn.Module) -> Latent:
+        """Return the same latents around another copy of the module."""
+        return replace(self, module=module)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,7 +97,7 @@ def _sgd_path(
 ) -> Iterator[Tensor]:
     """Weights (P,), in float64, after each epoch of SGD from the MAP."""
     module = copy.deepcopy(trained.module).train()
-    latent = replace(trained.latent, module=module)
+    latent = trained.latent.on(module)
     optimizer = torch.optim.SGD(
         [p for p in module.parameters() if p.requires_grad],
         lr=lr,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +30,7 @@ class WeightDraws:
     def latents(self, latent: Latent, X: Tensor) -> Tensor:
         """Latents (M, B, C) of the net itself at every draw, float64 on the CPU."""
         module = copy.deepcopy(latent.module).eval()
-        latent = replace(latent, module=module)
+        latent = latent.on(module)
         draws = []
         with torch.no_grad():
             for index, weights in enumerate(self.weights):
