@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sksubnet.baselines.draws import NetDraws
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+from sksubnet.jacobian import evaluate
 
 
 class PointNet(NetDraws):
@@ -16,7 +17,7 @@ class PointNet(NetDraws):
 
     def _latent_draws(self, X: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._latent(X).double().cpu()[None]
+            return evaluate(self._latent, X).double().cpu()[None]
 
 
 class MAPClassifier(BayesianNetClassifier, PointNet):

@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sksubnet.estimators.table_errors import check_range, hints
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import (
     Latent,
     Rows,
@@ -127,7 +128,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         self.net_.module_.eval()
         try:
             with torch.no_grad():
-                self._n_latents = int(self._latent(self._tensor(X[:2])).shape[1])
+                self._n_latents = int(evaluate(self._latent, self._tensor(X[:2])).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
@@ -233,7 +234,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Latents (N, C) at the MAP: one forward pass."""
         with torch.inference_mode():
             batches = self._batches(X, FORWARD_ROWS)
-            return torch.cat([self._latent(batch).double().cpu() for batch in batches])
+            return torch.cat([evaluate(self._latent, batch).double().cpu() for batch in batches])
 
     def predictive(self, X: Any) -> Predictive:
         """Predictive distribution of rows, with its parts.

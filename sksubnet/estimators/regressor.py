@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sksubnet.estimators.base import BayesianNet, draw_seed, with_positive_weight
 from sksubnet.estimators.table_errors import hints
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import TrainedNet, check_net, is_frozen
 from sksubnet.predictive import Gaussian, Predictive
 
@@ -241,7 +242,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             return replace(trained, likelihood=Gaussian(torch.as_tensor(given)))
         rows = trained.train if trained.held_out is None else trained.held_out
         with torch.no_grad():
-            squared = (rows.y - trained.latent(rows.X)).square()
+            squared = (rows.y - evaluate(trained.latent, rows.X)).square()
         weights = rows.weights / rows.weights.sum()
         smallest = NOISE_FLOOR * (weights @ rows.y.square()).clamp(min=NOISE_FLOOR)
         variance = torch.maximum(weights @ squared, smallest).double().cpu()

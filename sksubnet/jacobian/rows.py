@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sksubnet.jacobian.copies import own_rows
 from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.layer_calls import (
     Call,
@@ -18,11 +19,11 @@ from sksubnet.jacobian.layer_calls import (
     captured_outputs,
     chunks,
     differentiable,
+    on_private_copy,
     row_gradients,
     run_backward,
     run_forward,
     take_rows,
-    without_inference,
 )
 from sksubnet.jacobian.plan import (
     PROBE_ROWS,
@@ -55,6 +56,7 @@ def jacobian(
     `seeds` maps outputs (B, C) to (B, C, K); None is the identity, K = C. In memory the data rows
     come last, which is the order in which layers are gathered and products are formed fastest.
     """
+    model = on_private_copy(model)
     with differentiable(model.module):
         outputs, calls, seed = _forward(model, plan, X, seeds)
         n, _, n_seeds = seed.shape
@@ -71,6 +73,7 @@ def factored_jacobian(
     model: Model, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
 ) -> tuple[Tensor, FactoredRows]:
     """Return what `jacobian` does, but the rows of whole Linear layers as their two factors."""
+    model = on_private_copy(model)
     with differentiable(model.module):
         outputs, calls, seed = _forward(model, plan, X, seeds)
         n, _, n_seeds = seed.shape
@@ -127,12 +130,13 @@ def squared_jacobian_sum(
 
     Frozen weights get 0. `plan` is one for `trained_indices`; without it one is made here.
     """
+    model = on_private_copy(model)
     if plan is None:
         probe = take_rows(X, slice(PROBE_ROWS))
         plan = plan_jacobian(model, trained_indices(model.module), probe)
     with torch.inference_mode(False), torch.no_grad():
         # seeds may depend on the batch as a whole, so they are made before it is cut into chunks
-        seed = seeds(model(without_inference(X)))
+        seed = seeds(model(own_rows(X)))
         total = torch.zeros(plan.n_selected, dtype=torch.float64, device=seed.device)
     for part in chunks(len(seed), _widest(plan) * seed.element_size()):
         _add_squares(model, plan, take_rows(X, part), seed[part], total)

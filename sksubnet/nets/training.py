@@ -301,7 +301,8 @@ def _loads_plainly(net: NeuralNet) -> bool:
 
 
 def _user_dataset(net: NeuralNet, rows: Rows, weighted: bool) -> Any:
-    dataset = net.get_dataset(rows.X.cpu().numpy(), rows.y.cpu().numpy())
+    # A data set of the user's may change what it is given.
+    dataset = net.get_dataset(rows.X.cpu().numpy().copy(), rows.y.cpu().numpy().copy())
     return Recorded(dataset, rows.weights) if weighted else dataset
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from sksubnet.jacobian import (
     FactoredRows,
     JacobianPlan,
+    evaluate,
     factored_jacobian,
     jacobian,
     plan_jacobian,
@@ -145,7 +146,7 @@ def ggn_diagonal(
         seeds = _weighted_roots(trained, batch)
         diagonal += squared_jacobian_sum(trained.latent, batch.X, seeds, plan)
         with torch.no_grad():
-            outputs = trained.latent(batch.X)
+            outputs = evaluate(trained.latent, batch.X)
         log_likelihood += _log_likelihood(trained, outputs, batch)
     return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
 

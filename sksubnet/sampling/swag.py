@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sksubnet.jacobian import deep_copy
 from sksubnet.nets import flat_weights
 from sksubnet.predictive import Gaussian
 from sksubnet.progress import progress
@@ -96,7 +96,7 @@ def _sgd_path(
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Weights (P,), in float64, after each epoch of SGD from the MAP."""
-    module = copy.deepcopy(trained.module).train()
+    module = deep_copy(trained.module).train()
     latent = trained.latent.on(module)
     optimizer = torch.optim.SGD(
         [p for p in module.parameters() if p.requires_grad],

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sksubnet.jacobian import JacobianPlan, differentiable, squared_jacobian_sum, trained_indices
+from sksubnet.jacobian import (
+    JacobianPlan,
+    differentiable,
+    own_rows,
+    squared_jacobian_sum,
+    trained_indices,
+)
 from sksubnet.nets import Rows
 from sksubnet.posterior import GaussianPosterior, plan_for
 from sksubnet.predictive import Gaussian, Likelihood
@@ -164,7 +170,7 @@ def _gradient(latent: Latent, likelihood: Likelihood, batch: Rows) -> tuple[Tens
     module = latent.module.train()
     parameters = [p for p in module.parameters() if p.requires_grad]
     with differentiable(module):
-        outputs = latent(batch.X)
+        outputs = latent(own_rows(batch.X))
         loss = _loss(likelihood, outputs, batch)
         gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     module.eval()
