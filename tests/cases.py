@@ -1,12 +1,26 @@
 """Small nets for the tests: one of each kind of layer, and the ways in which nets use them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Around:
+    """A function of a module and rows as a model, by default the module itself."""
+
+    module: nn.Module
+    function: Callable[[nn.Module, Any], Tensor] = lambda module, X: module(X)
+
+    def __call__(self, X: Any) -> Tensor:
+        return self.function(self.module, X)
+
+    def on(self, module: nn.Module) -> "Around":
+        return replace(self, module=module)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def our_steps(case: Case, batch: int | None) -> Steps:
     trained = TrainedNet(net, Latent(net, False), Categorical(), case.n_outputs, rows, None, seed=0)
 
     def curvature() -> Tensor:
-        plan = plan_jacobian(trained.latent, net, indices, X)
+        plan = plan_jacobian(trained.latent, indices, X)
         matrix = ggn(trained, plan, rows).matrix
         assert matrix is not None
         return matrix

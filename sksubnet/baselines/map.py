@@ -9,13 +9,14 @@ from torch import Tensor
 
 from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import Latent, TrainedNet
 
 
 def trained_latents(latent: Latent, X: Tensor) -> Tensor:
     """Latents (1, B, C) of the trained net itself: a single draw."""
     with torch.no_grad():
-        return latent(X).double().cpu()[None]
+        return evaluate(latent, X).double().cpu()[None]
 
 
 class PointNet(NetDraws):

@@ -28,6 +28,7 @@ from torch import Tensor
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import (
     Latent,
     RandomStream,
@@ -184,8 +185,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         latent = Latent(net.module_, gives_probabilities(net))
         try:
             with torch.no_grad():
-                # A copy, because a module may write into its inputs.
-                width = int(latent(tensor_of(X[:2].copy(), latent)).shape[1])
+                width = int(evaluate(latent, tensor_of(X[:2], latent)).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "

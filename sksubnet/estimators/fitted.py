@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import Latent
 from sksubnet.predictive import Likelihood, Predictive
 
@@ -49,7 +50,7 @@ class FittedNet:
     def map(self, X: Tensor) -> Tensor:
         """Latents (B, C) of the trained net itself, float64 on the CPU: one forward pass."""
         with torch.inference_mode():
-            return self.latent(X).double().cpu()
+            return evaluate(self.latent, X).double().cpu()
 
     def means(self, X: Tensor) -> Tensor:
         """Predictive mean (B, C) of the latents of a batch."""

@@ -42,7 +42,7 @@ class LinearisedNet(FittedNet):
 
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
-        outputs, rows = self.posterior.jacobian(self.latent, self.latent.module, self.plan, X)
+        outputs, rows = self.posterior.jacobian(self.latent, self.plan, X)
         covariance = self.posterior.covariance(rows)
         return Predictive(outputs, covariance, self.likelihood_at(X), self.link, self.seed)
 
@@ -62,6 +62,6 @@ class LinearisedNet(FittedNet):
     def _jacobian(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
         latent, plan = self.latent, self.plan
-        parts = (jacobian(latent, latent.module, plan, batch) for batch in batches)
+        parts = (jacobian(latent, plan, batch) for batch in batches)
         outputs, rows = zip(*parts, strict=True)
         return torch.cat(outputs).double().cpu(), torch.cat(rows).cpu()

@@ -19,6 +19,7 @@ from sksubnet.estimators.base import BayesianNet, InitialNet, draw_seed
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.table_errors import hints
+from sksubnet.jacobian import evaluate
 from sksubnet.nets import Rows, TrainedNet, check_net, is_frozen
 from sksubnet.posterior import Curvature, noise_of
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
@@ -297,7 +298,7 @@ def residual_variance(net: TrainedNet) -> Tensor:
     """Mean squared residuals (C,) of the rows that a net has not seen, in float64 on the CPU."""
     rows = unseen(net)
     with torch.no_grad():
-        squared = (rows.y - net.latent(rows.X)).square()
+        squared = (rows.y - evaluate(net.latent, rows.X)).square()
     weights = rows.weights / rows.weights.sum()
     smallest = NOISE_FLOOR * (weights @ rows.y.square()).clamp(min=NOISE_FLOOR)
     return torch.maximum(weights @ squared, smallest).double().cpu()

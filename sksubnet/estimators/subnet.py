@@ -320,7 +320,7 @@ class SubnetLaplace(BayesianNet):
         if chosen is not None and n_rows < size:
             # Which weights is known, so that whole layers are known to be cheap.
             indices, probe = chosen.nonzero().squeeze(1), tensor_of(table.X[:PROBE_ROWS], latent)
-            n_kept = plan_jacobian(latent, module, indices, probe).n_kept
+            n_kept = plan_jacobian(latent, indices, probe).n_kept
         check_curvature_fits(size, n_rows, n_kept)
 
     def _candidates(self, module: Any) -> tuple[Tensor, int | None, Tensor | None]:
@@ -405,7 +405,7 @@ class SubnetLaplace(BayesianNet):
         latents, projections = [], []
         step = posterior.rows_per_batch(plan, trained.n_outputs, trained.latent.dtype)
         for batch in batches(rows, step):
-            outputs, jacobian = posterior.jacobian(trained.latent, trained.module, plan, batch.X)
+            outputs, jacobian = posterior.jacobian(trained.latent, plan, batch.X)
             latents.append(outputs)
             projections.append(posterior.project(jacobian))
         return HeldOut(

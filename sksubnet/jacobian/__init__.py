@@ -2,13 +2,15 @@
 
 A plan says for each selected parameter which rule or fallback differentiates it, checked against
 plain autograd on a few rows; `jacobian` and `factored_jacobian` carry it out for a batch. The value
-handed on is a `JacobianPlan`. Knows torch only.
+handed on is a `JacobianPlan`. All passes of a net that is only evaluated run on a private copy of
+its modules, so that threads may share it. Knows torch only.
 
 Read first: `jacobian` in `rows.py`.
 """
 
+from sksubnet.jacobian.copies import deep_copy, own_rows, private_copy
 from sksubnet.jacobian.factored_rows import FactoredRows
-from sksubnet.jacobian.layer_calls import differentiable
+from sksubnet.jacobian.layer_calls import Model, differentiable, evaluate
 from sksubnet.jacobian.plan import PROBE_ROWS, JacobianPlan, plan_jacobian, trained_indices
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, squared_jacobian_sum
 
@@ -16,10 +18,15 @@ __all__ = [
     "PROBE_ROWS",
     "FactoredRows",
     "JacobianPlan",
+    "Model",
+    "deep_copy",
     "differentiable",
+    "evaluate",
     "factored_jacobian",
     "jacobian",
+    "own_rows",
     "plan_jacobian",
+    "private_copy",
     "squared_jacobian_sum",
     "trained_indices",
 ]

@@ -1,21 +1,41 @@
 """One pass through a net that records the calls of its layers, and the gradients at their outputs.
 
-These are what per-sample gradients are made of: see layer_rules. Nothing of the net is changed.
+These are what per-sample gradients are made of: see layer_rules. Recording puts hooks on the
+modules, so the net is a private copy.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-Model = Callable[[Any], Tensor]
+from sksubnet.jacobian.copies import own_rows, private_copy
+from sksubnet.jacobian.process_settings import WITHOUT_CUDNN
+
 Calls = dict[str, list["Call"]]
 
 CHUNK_BYTES = 64 * 2**20
+
+
+class Model(Protocol):
+    """A function of rows around a module, such as the latents of a net."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose weights the function depends on."""
+        ...
+
+    def __call__(self, X: Any, /) -> Tensor:
+        """Map rows to outputs (B, C)."""
+        ...
+
+    def on(self, module: nn.Module, /) -> "Model":
+        """Return the same function around another copy of the module."""
+        ...
 
 
 @dataclass
@@ -67,15 +87,28 @@ def n_rows(X: Any) -> int:
     return next(len(t) for t in tree_leaves(X) if isinstance(t, Tensor))
 
 
-def without_inference(X: Any) -> Any:
-    """Copy inference tensors, which autograd cannot save."""
-    return tree_map(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, X)
+def on_private_copy(model: Model) -> Model:
+    """Return the model around a copy of its module that nobody else uses."""
+    return model.on(private_copy(model.module))
 
 
-def run_forward(
-    model: Model, module: nn.Module, X: Any, names: Iterable[str]
-) -> tuple[Tensor, Calls]:
-    """Return outputs (B, C) with their graph, and every call of the named modules."""
+def evaluate(model: Model, X: Any) -> Tensor:
+    """Return the outputs (B, C) of rows, and leave the module and the rows as they are."""
+    return on_private_copy(model)(own_rows(X))
+
+
+def submodule(module: nn.Module, name: str) -> nn.Module:
+    """Return the module of that name, faster than `get_submodule`, which checks each step."""
+    for part in name.split(".") if name else ():
+        module = module._modules[part]  # type: ignore[assignment]
+    return module
+
+
+def run_forward(model: Model, X: Any, names: Iterable[str]) -> tuple[Tensor, Calls]:
+    """Return outputs (B, C) with their graph, and every call of the named modules.
+
+    The model's module has to be a private copy: for the time of the pass it has hooks.
+    """
     calls: Calls = {name: [] for name in names}
     with ExitStack() as hooks:
         for name, record in calls.items():
@@ -87,9 +120,9 @@ def run_forward(
                 record.append(call)
                 return passed_on
 
-            handle = module.get_submodule(name).register_forward_hook(capture, with_kwargs=True)
+            handle = submodule(model.module, name).register_forward_hook(capture, with_kwargs=True)
             hooks.callback(handle.remove)
-        outputs = model(without_inference(X))
+        outputs = model(own_rows(X))
     return outputs, calls
 
 
@@ -155,7 +188,7 @@ def row_gradients(
 def _one_row(model: Model, X: Any, b: int) -> Tensor:
     """Return the outputs (1, C) of row b in a batch of its own."""
     try:
-        return model(without_inference(take_rows(X, slice(b, b + 1))))
+        return model(own_rows(take_rows(X, slice(b, b + 1))))
     except Exception as error:
         raise ValueError(
             f"this net fails on a batch of one row ({error}). A Jacobian per row needs rows "
@@ -183,7 +216,12 @@ def differentiable(module: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
-            # cuDNN's recurrent layers have no backward pass in eval mode.
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if torch.cuda.is_initialized() and _recurrent_on_cuda(module):
+            stack.enter_context(WITHOUT_CUDNN)
         yield
+
+
+def _recurrent_on_cuda(module: nn.Module) -> bool:
+    """Whether a recurrent layer of the module runs through cuDNN."""
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.RNNBase))
+    return any(weight.is_cuda for layer in layers for weight in layer.parameters())

@@ -9,16 +9,15 @@ T counts the inner positions (pixels, words) that share the weights. A new layer
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
-from warnings import catch_warnings, filterwarnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from sksubnet.jacobian.layer_calls import Call, chunks
+from sksubnet.jacobian.process_settings import VMAP_OF_ANY_LAYER
 
 Rule = Callable[[Any, str, Tensor, Tensor, Tensor, Tensor], None]
 
@@ -232,9 +231,7 @@ def call_vjp(
         pull = vjp(forward, weights.get(name, weight))[1]
         return vmap(lambda d: pull(d)[0].flatten())(seeds)
 
-    # The math kernel of attention is the one that vmap knows.
-    with sdpa_kernel(SDPBackend.MATH), catch_warnings():
-        filterwarnings("ignore", "There is a performance drop")
+    with VMAP_OF_ANY_LAYER:
         for rows in chunks(n, n_seeds * weight.numel() * weight.element_size()):
             tensors = [call.inputs[i][rows] for i in with_rows]
             weights = {key: w[rows] for key, w in batched_weights.items()}

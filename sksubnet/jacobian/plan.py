@@ -20,10 +20,12 @@ from sksubnet.jacobian.layer_calls import (
     chunks,
     differentiable,
     n_rows,
+    on_private_copy,
     rounding,
     row_gradients,
     run_backward,
     run_forward,
+    submodule,
     take_rows,
 )
 from sksubnet.jacobian.layer_rules import LAYER_RULES, call_vjp
@@ -92,18 +94,20 @@ class JacobianPlan:
         return tuple(p.name for p in self.parameters if not p.sites)
 
 
-def plan_jacobian(model: Model, module: nn.Module, indices: Tensor, probe: Any) -> JacobianPlan:
+def plan_jacobian(model: Model, indices: Tensor, probe: Any) -> JacobianPlan:
     """Decide per parameter how to differentiate it, by running a probe of two or three rows.
 
-    `indices` (S,) are sorted positions in parameters_to_vector(module.parameters()).
+    `indices` (S,) are sorted positions in parameters_to_vector(model.module.parameters()).
     """
+    model = on_private_copy(model)
+    module = model.module
     parameters = split_indices(module, indices)
     # With one row, rows-first and rows-last layouts look the same.
     probe = take_rows(probe, slice(PROBE_ROWS)) if n_rows(probe) > 1 else _doubled(probe)
     with differentiable(module):
         uses = {p.name: _uses(module, p.name) for p in parameters}
         hooked = [name for paths in uses.values() for path in paths for name, _ in path]
-        outputs, calls = run_forward(model, module, probe, dict.fromkeys(hooked))
+        outputs, calls = run_forward(model, probe, dict.fromkeys(hooked))
         seed = _probe_seed(outputs)
         tensors = [module.get_parameter(p.name) for p in parameters]
         exact = [row[0] for row in row_gradients(model, tensors, probe, seed, outputs)]
@@ -182,7 +186,7 @@ def _site_options(
         sites: dict[int, Site] = {}
         for path in filter(None, called):
             owner, name = path[min(level, len(path) - 1)]
-            layer = module.get_submodule(owner)
+            layer = submodule(module, owner)
             has_rule = type(layer) in LAYER_RULES and name in ("weight", "bias")
             batched = () if has_rule else tuple(_has_rows(x, n) for x in calls[owner][0].inputs)
             sites.setdefault(id(layer), Site(owner, name, has_rule, batched))
@@ -222,7 +226,7 @@ def _is_outer_product(module: nn.Module, sites: tuple[Site, ...], calls: Calls, 
     """Whether one call of one Linear on (B, I) is all that uses the parameter."""
     if len(sites) != 1 or len(calls[sites[0].module]) != 1:
         return False
-    layer = module.get_submodule(sites[0].module)
+    layer = submodule(module, sites[0].module)
     a = calls[sites[0].module][0].first_input
     return type(layer) is nn.Linear and a.dim() == 2 and len(a) == n
 
@@ -240,7 +244,7 @@ def accumulate(module: nn.Module, p: PlannedParameter, calls: Calls, out: Tensor
     """Add the gradients (B, K, S) from every call of every layer that uses the parameter."""
     with torch.no_grad():
         for site in p.sites:
-            layer = module.get_submodule(site.module)
+            layer = submodule(module, site.module)
             for call in calls[site.module]:
                 if not site.has_rule:
                     call_vjp(layer, site.parameter, call, site.batched, p.positions, out)

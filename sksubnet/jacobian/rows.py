@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sksubnet.jacobian.copies import own_rows
 from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.layer_calls import (
     Call,
@@ -18,11 +19,11 @@ from sksubnet.jacobian.layer_calls import (
     captured_outputs,
     chunks,
     differentiable,
+    on_private_copy,
     row_gradients,
     run_backward,
     run_forward,
     take_rows,
-    without_inference,
 )
 from sksubnet.jacobian.plan import (
     PROBE_ROWS,
@@ -48,31 +49,33 @@ Seeds = Callable[[Tensor], Tensor]
 
 
 def jacobian(
-    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
+    model: Model, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return outputs (B, C) and rows (B, K, S), rows[b, k] = Σ_c seed[b, c, k] ∂f_c(x_b)/∂w_S.
 
     `seeds` maps outputs (B, C) to (B, C, K); None is the identity, K = C. In memory the data rows
     come last, which is the order in which layers are gathered and products are formed fastest.
     """
-    with differentiable(module):
-        outputs, calls, seed = _forward(model, module, plan, X, seeds)
+    model = on_private_copy(model)
+    with differentiable(model.module):
+        outputs, calls, seed = _forward(model, plan, X, seeds)
         n, _, n_seeds = seed.shape
         rows = outputs.new_zeros(plan.n_selected, n_seeds, n).permute(2, 1, 0)
         for group in _backward(outputs, calls, seed):
             for p in plan.parameters:
-                accumulate(module, p, calls, rows[:, group, p.start : p.stop])
+                accumulate(model.module, p, calls, rows[:, group, p.start : p.stop])
         of_parameter = {p.name: rows[..., p.start : p.stop] for p in plan.parameters}
-        _fill_last_resort(model, module, plan, X, seed, of_parameter)
+        _fill_last_resort(model, plan, X, seed, of_parameter)
     return outputs.detach(), rows
 
 
 def factored_jacobian(
-    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
+    model: Model, plan: JacobianPlan, X: Any, seeds: Seeds | None = None
 ) -> tuple[Tensor, FactoredRows]:
     """Return what `jacobian` does, but the rows of whole Linear layers as their two factors."""
-    with differentiable(module):
-        outputs, calls, seed = _forward(model, module, plan, X, seeds)
+    model = on_private_copy(model)
+    with differentiable(model.module):
+        outputs, calls, seed = _forward(model, plan, X, seeds)
         n, _, n_seeds = seed.shape
         lengths = {p.name: (p.factor_widths or [p.stop - p.start])[0] for p in plan.parameters}
         left = {name: outputs.new_zeros(n, n_seeds, length) for name, length in lengths.items()}
@@ -80,20 +83,20 @@ def factored_jacobian(
         for group in _backward(outputs, calls, seed):
             for p in plan.parameters:
                 if p.name not in whole:
-                    accumulate(module, p, calls, left[p.name][:, group])
+                    accumulate(model.module, p, calls, left[p.name][:, group])
                 elif (delta := whole[p.name].deltas[0]) is not None:
                     left[p.name][:, group] = delta
-        _fill_last_resort(model, module, plan, X, seed, left)
+        _fill_last_resort(model, plan, X, seed, left)
     right = {name: call.first_input for name, call in whole.items()}
     layers = [LayerRows(left[p.name], right.get(p.name)) for p in plan.parameters]
     return outputs.detach(), FactoredRows(tuple(layers))
 
 
 def _forward(
-    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seeds: Seeds | None
+    model: Model, plan: JacobianPlan, X: Any, seeds: Seeds | None
 ) -> tuple[Tensor, Calls, Tensor]:
     """Return outputs (B, C) with their graph, the calls of the plan, and seeds (B, C, K)."""
-    outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
+    outputs, calls = run_forward(model, X, hooked_modules(plan.parameters))
     return outputs, calls, _identity(outputs) if seeds is None else seeds(outputs.detach())
 
 
@@ -107,14 +110,13 @@ def _backward(outputs: Tensor, calls: Calls, seed: Tensor) -> Iterator[slice]:
 
 def _fill_last_resort(
     model: Model,
-    module: nn.Module,
     plan: JacobianPlan,
     X: Any,
     seed: Tensor,
     rows: dict[str, Tensor],
 ) -> None:
     """Fill in, by parameter name (B, K, s), what no layer's gradients give."""
-    last_resort, tensors = _last_resort(module, plan)
+    last_resort, tensors = _last_resort(model.module, plan)
     for b, row in enumerate(row_gradients(model, tensors, X, seed)):
         for k, gradients in enumerate(row):
             for p, gradient in zip(last_resort, gradients, strict=True):
@@ -122,32 +124,31 @@ def _fill_last_resort(
 
 
 def squared_jacobian_sum(
-    model: Model, module: nn.Module, X: Any, seeds: Seeds, plan: JacobianPlan | None = None
+    model: Model, X: Any, seeds: Seeds, plan: JacobianPlan | None = None
 ) -> Tensor:
     """Return Σ_b Σ_k (Σ_c seed[b, c, k] ∂f_c(x_b)/∂w_j)² for every weight j, (P,) float64.
 
     Frozen weights get 0. `plan` is one for `trained_indices`; without it one is made here.
     """
+    model = on_private_copy(model)
     if plan is None:
         probe = take_rows(X, slice(PROBE_ROWS))
-        plan = plan_jacobian(model, module, trained_indices(module), probe)
+        plan = plan_jacobian(model, trained_indices(model.module), probe)
     with torch.inference_mode(False), torch.no_grad():
         # seeds may depend on the batch as a whole, so they are made before it is cut into chunks
-        seed = seeds(model(without_inference(X)))
+        seed = seeds(model(own_rows(X)))
         total = torch.zeros(plan.n_selected, dtype=torch.float64, device=seed.device)
     for part in chunks(len(seed), _widest(plan) * seed.element_size()):
-        _add_squares(model, module, plan, take_rows(X, part), seed[part], total)
-    out = total.new_zeros(sum(p.numel() for p in module.parameters()))
-    out[trained_indices(module).to(out.device)] = total
+        _add_squares(model, plan, take_rows(X, part), seed[part], total)
+    out = total.new_zeros(sum(p.numel() for p in model.module.parameters()))
+    out[trained_indices(model.module).to(out.device)] = total
     return out
 
 
-def _add_squares(
-    model: Model, module: nn.Module, plan: JacobianPlan, X: Any, seed: Tensor, total: Tensor
-) -> None:
+def _add_squares(model: Model, plan: JacobianPlan, X: Any, seed: Tensor, total: Tensor) -> None:
     """Add Σ_b Σ_k J² of these rows, seeds (B, C, K), to `total` (S,)."""
-    with differentiable(module):
-        outputs, calls = run_forward(model, module, X, hooked_modules(plan.parameters))
+    with differentiable(model.module):
+        outputs, calls = run_forward(model, X, hooked_modules(plan.parameters))
         n = len(seed)
         captured = sum(t.numel() for t in captured_outputs(calls))
         size = max(n * _widest(plan), captured) * seed.element_size()
@@ -159,9 +160,9 @@ def _add_squares(
                     part += _linear_squares(p, calls[p.sites[0].module][0])
                 elif p.sites:
                     rows = seed.new_zeros(n, group.stop - group.start, len(part))
-                    accumulate(module, p, calls, rows)
+                    accumulate(model.module, p, calls, rows)
                     part += rows.flatten(0, 1).square().sum(0, dtype=torch.float64)
-        last_resort, tensors = _last_resort(module, plan)
+        last_resort, tensors = _last_resort(model.module, plan)
         for row in row_gradients(model, tensors, X, seed):
             for gradients in row:
                 for p, gradient in zip(last_resort, gradients, strict=True):

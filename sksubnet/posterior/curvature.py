@@ -12,6 +12,7 @@ from torch import Tensor
 from sksubnet.jacobian import (
     FactoredRows,
     JacobianPlan,
+    evaluate,
     factored_jacobian,
     jacobian,
     plan_jacobian,
@@ -99,7 +100,7 @@ def ggn(
     log_likelihood = 0.0
     for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
         seeds = _weighted_roots(trained, batch)
-        outputs, phi = jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        outputs, phi = jacobian(trained.latent, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
         add_upper_gram_(total, phi.permute(2, 1, 0).flatten(1))
     mirror_upper_(total)
@@ -121,7 +122,7 @@ def ggn_factors(
     log_likelihood = 0.0
     for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
         seeds = _weighted_roots(trained, batch)
-        outputs, phi = factored_jacobian(trained.latent, trained.module, plan, batch.X, seeds)
+        outputs, phi = factored_jacobian(trained.latent, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
         factors.append(phi.double())
     return Curvature(log_likelihood, float(rows.weights.sum()), factors=FactoredRows.stack(factors))
@@ -139,16 +140,16 @@ def ggn_diagonal(
         batch_size = rows_of_layers(plan, trained.n_outputs, trained.latent.dtype)
     for batch in progress(list(batches(rows, batch_size)), "diagonal", verbose):
         seeds = _weighted_roots(trained, batch)
-        diagonal += squared_jacobian_sum(trained.latent, trained.module, batch.X, seeds, plan)
+        diagonal += squared_jacobian_sum(trained.latent, batch.X, seeds, plan)
         with torch.no_grad():
-            outputs = trained.latent(batch.X)
+            outputs = evaluate(trained.latent, batch.X)
         log_likelihood += _log_likelihood(trained, outputs, batch)
     return Curvature(log_likelihood, float(rows.weights.sum()), diagonal=diagonal)
 
 
 def plan_for(trained: TrainedNet, indices: Tensor) -> JacobianPlan:
     """Plan the Jacobian of some weights, checked on a few training rows."""
-    return plan_jacobian(trained.latent, trained.module, indices, trained.train.X)
+    return plan_jacobian(trained.latent, indices, trained.train.X)
 
 
 def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = None) -> Tensor:
@@ -168,7 +169,7 @@ def output_energy(trained: TrainedNet, plan: JacobianPlan, n_rows: int | None = 
         return (2 * drawn - 1).to(outputs)
 
     for batch in batches(rows, rows_within_budget(plan, 1, trained.latent.dtype)):
-        _, phi = jacobian(trained.latent, trained.module, plan, batch.X, signs)
+        _, phi = jacobian(trained.latent, plan, batch.X, signs)
         energy += phi.double().square().sum(dim=(0, 1)).cpu()
     return energy
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sksubnet.jacobian import FactoredRows, JacobianPlan, factored_jacobian
+from sksubnet.jacobian import FactoredRows, JacobianPlan, Model, factored_jacobian
 from sksubnet.posterior.gaussian import GaussianPosterior
 from sksubnet.posterior.memory import factored_rows_within_budget
 
@@ -42,11 +42,9 @@ class DiagonalProjection:
 class DiagonalPosterior(GaussianPosterior):
     """The posterior without correlations: the eigenvectors are the coordinate axes."""
 
-    def jacobian(
-        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
-    ) -> tuple[Tensor, Any]:
+    def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows by whole layers, on the CPU."""
-        outputs, rows = factored_jacobian(model, module, plan, X)
+        outputs, rows = factored_jacobian(model, plan, X)
         return outputs.double().cpu(), rows.cpu()
 
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.jacobian import JacobianPlan, Model, jacobian
 from sksubnet.posterior.memory import rows_within_budget
 
 NEGLIGIBLE = 1e-10
@@ -41,11 +41,9 @@ class GaussianPosterior:
     basis: Tensor | None
     prior_precision: float
 
-    def jacobian(
-        self, model: Any, module: nn.Module, plan: JacobianPlan, X: Any
-    ) -> tuple[Tensor, Any]:
+    def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows (B, C, S), on the CPU."""
-        outputs, rows = jacobian(model, module, plan, X)
+        outputs, rows = jacobian(model, plan, X)
         return outputs.double().cpu(), rows.cpu()
 
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:

@@ -15,7 +15,7 @@ from sksubnet.posterior.kernel import KernelPosterior
 from sksubnet.posterior.memory import EIGEN_LIMIT, cholesky_dtype
 
 if TYPE_CHECKING:
-    from sksubnet.jacobian import JacobianPlan
+    from sksubnet.jacobian import JacobianPlan, Model
     from sksubnet.nets import Rows, TrainedNet
 
 
@@ -52,7 +52,7 @@ class Posterior(Protocol):
     def prior_precision(self) -> float:
         """Return the precision of the isotropic Gaussian prior, in units of 1 / weight²."""
 
-    def jacobian(self, model: Any, module: Any, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
+    def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows in the form that this one takes."""
 
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from sksubnet.jacobian import own_rows, private_copy
 
 if TYPE_CHECKING:
     from sksubnet.nets import Latent
@@ -25,14 +25,13 @@ def dropout_latents(latent: Latent, X: Tensor, *, n_draws: int, seed: int) -> Te
 
     The masks come from the seed alone, so the same draws are made for every batch.
     """
-    # On a copy, so that threads may predict with the same net at once.
-    module = copy.deepcopy(latent.module).eval()
-    latent = replace(latent, module=module)
+    module = private_copy(latent.module).eval()
+    latent = latent.on(module)
     generator = torch.Generator().manual_seed(seed)
     for layer in _active_layers(module):
         layer.register_forward_hook(partial(_drop, generator))
     with torch.no_grad():
-        return torch.stack([latent(X).double().cpu() for _ in range(n_draws)])
+        return torch.stack([latent(own_rows(X)).double().cpu() for _ in range(n_draws)])
 
 
 def check_dropout(module: nn.Module) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sksubnet.jacobian import deep_copy
 from sksubnet.nets import flat_weights
 from sksubnet.predictive import Gaussian
 from sksubnet.progress import progress
@@ -99,8 +99,8 @@ def _sgd_path(
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Weights (P,), in float64, after each epoch of SGD from the MAP."""
-    module = copy.deepcopy(trained.module).train()
-    latent = replace(trained.latent, module=module)
+    module = deep_copy(trained.module).train()
+    latent = trained.latent.on(module)
     optimizer = torch.optim.SGD(
         [p for p in module.parameters() if p.requires_grad],
         lr=lr,

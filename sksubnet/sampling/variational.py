@@ -14,9 +14,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sksubnet.jacobian import JacobianPlan, differentiable, squared_jacobian_sum, trained_indices
+from sksubnet.jacobian import (
+    JacobianPlan,
+    differentiable,
+    own_rows,
+    squared_jacobian_sum,
+    trained_indices,
+)
 from sksubnet.nets import Rows
 from sksubnet.posterior import GaussianPosterior, plan_for
 from sksubnet.predictive import Gaussian, Likelihood
@@ -121,8 +127,8 @@ def _trained(
         std = (n_effective * (curvature + decay)).rsqrt()
         set_weights(module, weights.index_copy(0, indices, mean + std * draw))
 
-        outputs, loss, gradient = _gradient(latent, module, unit, batch)
-        squares = _curvature(latent, module, unit, batch, plan, generator)[indices]
+        outputs, loss, gradient = _gradient(latent, unit, batch)
+        squares = _curvature(latent, unit, batch, plan, generator)[indices]
         velocity.lerp_(gradient, 1 - momentum)
         curvature.lerp_(squares, new)
         average_loss += new * (loss - average_loss)
@@ -193,14 +199,12 @@ def _loss(likelihood: Likelihood, outputs: Tensor, batch: Rows) -> Tensor:
     return -(batch.weights * likelihood.log_prob(outputs, batch.y)).sum()
 
 
-def _gradient(
-    latent: Latent, module: nn.Module, likelihood: Likelihood, batch: Rows
-) -> tuple[Tensor, float, Tensor]:
+def _gradient(latent: Latent, likelihood: Likelihood, batch: Rows) -> tuple[Tensor, float, Tensor]:
     """Latents (B, C), loss, and its gradient (S,), in training mode."""
-    module.train()
+    module = latent.module.train()
     parameters = [p for p in module.parameters() if p.requires_grad]
     with differentiable(module):
-        outputs = latent(batch.X)
+        outputs = latent(own_rows(batch.X))
         loss = _loss(likelihood, outputs, batch)
         gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     module.eval()
@@ -210,7 +214,6 @@ def _gradient(
 
 def _curvature(
     latent: Latent,
-    module: nn.Module,
     likelihood: Likelihood,
     batch: Rows,
     plan: JacobianPlan,
@@ -229,4 +232,4 @@ def _curvature(
         signs = torch.randint(2, root.shape[-1:], generator=generator).to(root) * 2 - 1
         return (root @ signs * batch.weights.sqrt()[:, None])[..., None]
 
-    return squared_jacobian_sum(latent, module, batch.X, seeds, plan)
+    return squared_jacobian_sum(latent, batch.X, seeds, plan)

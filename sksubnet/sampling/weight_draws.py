@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from sksubnet.jacobian import deep_copy, own_rows
 
 if TYPE_CHECKING:
     from sksubnet.nets import Latent
@@ -29,15 +30,15 @@ class WeightDraws:
 
     def latents(self, latent: Latent, X: Tensor) -> Tensor:
         """Latents (M, B, C) of the net itself at every draw, float64 on the CPU."""
-        module = copy.deepcopy(latent.module).eval()
-        latent = replace(latent, module=module)
+        module = deep_copy(latent.module).eval()
+        latent = latent.on(module)
         draws = []
         with torch.no_grad():
             for index, weights in enumerate(self.weights):
                 set_weights(module, weights)
                 if self.buffers:
                     module.load_state_dict(self.buffers[index], strict=False)
-                draws.append(latent(X).double().cpu())
+                draws.append(latent(own_rows(X)).double().cpu())
         return torch.stack(draws)
 
 
@@ -55,7 +56,7 @@ def with_batch_statistics(module: nn.Module, weights: Tensor, X: Tensor) -> Weig
 
     As Maddox et al. 2019 do; dropout is off, as it is when the draws predict.
     """
-    module = copy.deepcopy(module).eval()
+    module = deep_copy(module).eval()
     layers = {
         name: layer
         for name, layer in module.named_modules()
@@ -82,7 +83,7 @@ def _refreshed(
     n_batches = -(-len(X) // REFRESH_ROWS)
     with torch.no_grad():
         for start in range(n_batches):
-            module(X[start::n_batches])
+            module(own_rows(X[start::n_batches]))
     return {
         f"{name}.{key}".lstrip("."): value.clone()
         for name, layer in layers.items()

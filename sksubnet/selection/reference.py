@@ -123,7 +123,7 @@ def reference_inputs(trained: TrainedNet) -> Tensor:
 def reference_energy(trained: TrainedNet, X: Tensor) -> Tensor:
     """Mean squared gradient (P,) of an output at reference inputs (m, ...)."""
     directions = _directions(trained, len(X))
-    total = squared_jacobian_sum(trained.latent, trained.module, X, lambda f: directions.to(f))
+    total = squared_jacobian_sum(trained.latent, X, lambda f: directions.to(f))
     return total / len(X)
 
 
@@ -233,7 +233,7 @@ def _rows(
     for start in range(0, len(X), step):
         part = slice(start, start + step)
         seeds = _mixed(trained, mix[part], None if weights is None else weights[part])
-        _, found[part] = jacobian(trained.latent, trained.module, plan, X[part], seeds)
+        _, found[part] = jacobian(trained.latent, plan, X[part], seeds)
     return found.flatten(0, 1)
 
 
@@ -306,7 +306,7 @@ def _full_kernels(
     """
     plan = plan_for(trained, candidates)
     if plan.n_kept < min(len(candidates), max(N_SAMPLED, len(listed))):
-        net = trained.latent, trained.module, plan
+        net = trained.latent, plan
         inputs, mix, weights = _data(trained, n_most)
         _, factors = factored_jacobian(*net, inputs, _mixed(trained, mix, weights))
         directions = _mixed(trained, _directions(trained, len(X)), None)

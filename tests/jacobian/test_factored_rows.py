@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, Around, Case
 from torch import Tensor, nn
 
 from sksubnet.jacobian.factored_rows import FactoredRows
@@ -26,20 +26,20 @@ def build(seed: int = 0) -> tuple[FactoredRows, Tensor]:
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3))
     net, X = net.double(), torch.randn(5, 3, dtype=torch.float64)
     indices = torch.cat([torch.arange(14), torch.arange(16, 22), torch.tensor([28, 33])])
-    plan = plan_jacobian(net, net, indices, X)
+    plan = plan_jacobian(Around(net), indices, X)
     # Weights of 4 by 3, then a part of the bias, a part of 2 by 4, a few of the last layer.
     assert [p.factor_widths for p in plan.parameters] == [(4, 3), None, None, None, None]
     assert plan.n_kept == 4 + 3 + 10
-    _, rows = factored_jacobian(net, net, plan, X)
-    return rows, jacobian(net, net, plan, X)[1]
+    _, rows = factored_jacobian(Around(net), plan, X)
+    return rows, jacobian(Around(net), plan, X)[1]
 
 
 @every_case
 def test_equal_the_rows_written_out(case: Case) -> None:
     module, X = case.build()
-    plan = plan_jacobian(module, module, trained_indices(module), X[:3])
-    outputs, expected = jacobian(module, module, plan, X, two_seeds)
-    found_outputs, rows = factored_jacobian(module, module, plan, X, two_seeds)
+    plan = plan_jacobian(Around(module), trained_indices(module), X[:3])
+    outputs, expected = jacobian(Around(module), plan, X, two_seeds)
+    found_outputs, rows = factored_jacobian(Around(module), plan, X, two_seeds)
     assert torch.equal(found_outputs, outputs)
     scale = max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(
@@ -74,8 +74,8 @@ def test_consecutive_batches_stack() -> None:
 def test_whole_layers_take_as_many_numbers_as_their_widths() -> None:
     net = nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Linear(40, 1)).double()
     X = torch.randn(7, 30, dtype=torch.float64)
-    plan = plan_jacobian(net, net, trained_indices(net), X)
-    _, rows = factored_jacobian(net, net, plan, X)
+    plan = plan_jacobian(Around(net), trained_indices(net), X)
+    _, rows = factored_jacobian(Around(net), plan, X)
     numbers = [
         t.numel() for layer in rows.layers for t in (layer.left, layer.right) if t is not None
     ]

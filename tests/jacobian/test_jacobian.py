@@ -5,7 +5,7 @@ import pickle
 import pytest
 import reference
 import torch
-from cases import CASES, Case
+from cases import CASES, Around, Case
 from torch import Tensor, nn
 
 from sksubnet.jacobian import layer_calls, layer_rules
@@ -40,8 +40,8 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> N
 def test_equals_plain_autograd(case: Case, share: float) -> None:
     module, X = case.build()
     indices = some_indices(module, share)
-    plan = plan_jacobian(module, module, indices, X[:3])
-    outputs, rows = jacobian(module, module, plan, X)
+    plan = plan_jacobian(Around(module), indices, X[:3])
+    outputs, rows = jacobian(Around(module), plan, X)
     assert_close(rows, reference.jacobian(module, X)[..., indices])
     assert_close(outputs, module(X).detach())
     assert not rows.requires_grad
@@ -52,8 +52,8 @@ def test_equals_plain_autograd(case: Case, share: float) -> None:
 def test_seeds_combine_outputs(case: Case) -> None:
     module, X = case.build()
     indices = some_indices(module, 0.5)
-    plan = plan_jacobian(module, module, indices, X[:2])
-    _, rows = jacobian(module, module, plan, X, two_seeds)
+    plan = plan_jacobian(Around(module), indices, X[:2])
+    _, rows = jacobian(Around(module), plan, X, two_seeds)
     J = reference.jacobian(module, X)[..., indices]
     assert_close(rows, torch.einsum("bck,bcs->bks", two_seeds(module(X)), J))
 
@@ -61,7 +61,7 @@ def test_seeds_combine_outputs(case: Case) -> None:
 @every_case
 def test_squared_sum(case: Case) -> None:
     module, X = case.build()
-    found = squared_jacobian_sum(module, module, X, two_seeds)
+    found = squared_jacobian_sum(Around(module), X, two_seeds)
     J = reference.jacobian(module, X)
     assert_close(found, torch.einsum("bck,bcs->bks", two_seeds(module(X)), J).square().sum((0, 1)))
 
@@ -70,7 +70,7 @@ def test_squared_sum(case: Case) -> None:
 def test_plan_takes_the_short_way_where_there_is_one(case: Case) -> None:
     # The plan makes up for a wrong rule by a slow route, so that values alone would not show it.
     module, X = case.build()
-    plan = plan_jacobian(module, module, trained_indices(module), X[:3])
+    plan = plan_jacobian(Around(module), trained_indices(module), X[:3])
     by_vjp = [p.name for p in plan.parameters if p.sites and not all(s.has_rule for s in p.sites)]
     names = [p.name for p in plan.parameters]
     assert by_vjp == [n for n in names if case.by_vjp and n.startswith(case.by_vjp)]
@@ -87,11 +87,11 @@ def test_small_chunks_and_gathered_products(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(layer_calls, "CHUNK_BYTES", 600)
     monkeypatch.setattr(layer_rules, "DENSE_ADVANTAGE", 0)
     indices = some_indices(module, 0.4)
-    plan = plan_jacobian(module, module, indices, X[:3])
+    plan = plan_jacobian(Around(module), indices, X[:3])
     assert not plan.row_by_row
     J = reference.jacobian(module, X)
-    assert_close(jacobian(module, module, plan, X)[1], J[..., indices])
-    found = squared_jacobian_sum(module, module, X, two_seeds)
+    assert_close(jacobian(Around(module), plan, X)[1], J[..., indices])
+    found = squared_jacobian_sum(Around(module), X, two_seeds)
     assert_close(found, torch.einsum("bck,bcs->bks", two_seeds(module(X)), J).square().sum((0, 1)))
 
 
@@ -99,8 +99,8 @@ def test_small_chunks_and_gathered_products(name: str, monkeypatch: pytest.Monke
 def test_float32(name: str) -> None:
     module, X = BY_NAME[name].build(torch.float32)
     indices = some_indices(module, 0.5)
-    plan = plan_jacobian(module, module, indices, X[:3])
-    rows = jacobian(module, module, plan, X)[1]
+    plan = plan_jacobian(Around(module), indices, X[:3])
+    rows = jacobian(Around(module), plan, X)[1]
     assert rows.dtype == torch.float32
     expected = reference.jacobian(*BY_NAME[name].build())[..., indices]
     assert_close(rows.double(), expected, 1e-4)
@@ -112,9 +112,9 @@ def test_module_is_left_as_found(name: str) -> None:
     state = {key: value.clone() for key, value in module.state_dict().items()}
     flags = [p.requires_grad for p in module.parameters()]
     random_state = torch.get_rng_state()
-    plan = plan_jacobian(module, module, trained_indices(module), X[:3])
-    jacobian(module, module, plan, X)
-    squared_jacobian_sum(module, module, X, two_seeds)
+    plan = plan_jacobian(Around(module), trained_indices(module), X[:3])
+    jacobian(Around(module), plan, X)
+    squared_jacobian_sum(Around(module), X, two_seeds)
     assert all(not layer._forward_hooks for layer in module.modules())
     assert flags == [p.requires_grad for p in module.parameters()]
     assert all(p.grad is None for p in module.parameters())
@@ -124,9 +124,9 @@ def test_module_is_left_as_found(name: str) -> None:
 
 def test_hooks_are_removed_after_an_error() -> None:
     module, X = BY_NAME["mlp"].build()
-    plan = plan_jacobian(module, module, trained_indices(module), X)
+    plan = plan_jacobian(Around(module), trained_indices(module), X)
     with pytest.raises(RuntimeError):
-        jacobian(module, module, plan, X[:, :2])
+        jacobian(Around(module), plan, X[:, :2])
     assert all(not layer._forward_hooks for layer in module.modules())
 
 
@@ -138,16 +138,17 @@ def test_inside_a_mode_without_gradients(mode: type, name: str) -> None:
     seeds = two_seeds(module(X))
     with mode():
         X = X.clone()
-        plan = plan_jacobian(module, module, trained_indices(module), X)
-        assert_close(jacobian(module, module, plan, X)[1], expected)
-        found = squared_jacobian_sum(module, module, X, two_seeds, plan)
+        plan = plan_jacobian(Around(module), trained_indices(module), X)
+        assert_close(jacobian(Around(module), plan, X)[1], expected)
+        found = squared_jacobian_sum(Around(module), X, two_seeds, plan)
         assert_close(found, torch.einsum("bck,bcs->bks", seeds, expected).square().sum((0, 1)))
 
 
 def test_model_around_the_module() -> None:
     module, X = BY_NAME["mlp"].build()
-    plan = plan_jacobian(lambda X: module(X)[:, :2] ** 2, module, trained_indices(module), X)
-    outputs, rows = jacobian(lambda X: module(X)[:, :2] ** 2, module, plan, X)
+    model = Around(module, lambda module, X: module(X)[:, :2] ** 2)
+    plan = plan_jacobian(model, trained_indices(module), X)
+    outputs, rows = jacobian(model, plan, X)
     inner = module(X)[:, :2].detach()
     assert_close(outputs, inner**2)
     assert_close(rows, 2 * inner[..., None] * reference.jacobian(module, X)[:, :2])
@@ -155,29 +156,30 @@ def test_model_around_the_module() -> None:
 
 def test_plan_survives_pickling() -> None:
     module, X = BY_NAME["encoder"].build()
-    plan = plan_jacobian(module, module, some_indices(module, 0.5), X)
+    plan = plan_jacobian(Around(module), some_indices(module, 0.5), X)
     again = pickle.loads(pickle.dumps(plan))
-    assert torch.equal(jacobian(module, module, again, X)[1], jacobian(module, module, plan, X)[1])
+    assert torch.equal(jacobian(Around(module), again, X)[1], jacobian(Around(module), plan, X)[1])
 
 
 def test_plan_from_one_row_serves_more() -> None:
     module, X = BY_NAME["words_first"].build()
-    plan = plan_jacobian(module, module, trained_indices(module), X[:1])
-    assert_close(jacobian(module, module, plan, X)[1], reference.jacobian(module, X))
+    plan = plan_jacobian(Around(module), trained_indices(module), X[:1])
+    assert_close(jacobian(Around(module), plan, X)[1], reference.jacobian(module, X))
 
 
 def test_no_weights_selected() -> None:
     module, X = BY_NAME["mlp"].build()
-    plan = plan_jacobian(module, module, torch.empty(0, dtype=torch.int64), X)
-    assert jacobian(module, module, plan, X)[1].shape == (5, 3, 0)
+    plan = plan_jacobian(Around(module), torch.empty(0, dtype=torch.int64), X)
+    assert jacobian(Around(module), plan, X)[1].shape == (5, 3, 0)
 
 
 def test_dependent_rows_are_refused() -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
     with pytest.raises(ValueError, match="independent in eval mode"):
-        plan_jacobian(module, module, torch.arange(3), torch.randn(3, 4))
+        plan_jacobian(Around(module), torch.arange(3), torch.randn(3, 4))
     with pytest.raises(ValueError, match="independent in eval mode"):
-        plan_jacobian(lambda X: module[0](X) - X.mean(), module, torch.arange(3), torch.randn(3, 4))
+        model = Around(module, lambda module, X: module[0](X) - X.mean())
+        plan_jacobian(model, torch.arange(3), torch.randn(3, 4))
 
 
 def test_impossible_indices_are_refused() -> None:
@@ -189,7 +191,7 @@ def test_impossible_indices_are_refused() -> None:
         ([0, 30], "'2.weight', which is frozen"),
     ]:
         with pytest.raises(ValueError, match=message):
-            plan_jacobian(module, module, torch.tensor(indices), X)
+            plan_jacobian(Around(module), torch.tensor(indices), X)
     assert [p.name for p in split_indices(module, torch.tensor([0, 24]))] == [
         "0.weight",
         "0.bias",
@@ -207,8 +209,9 @@ def test_rows_of_several_tensors() -> None:
 
     module = Pair().double()
     X = {"x": torch.randn(5, 3, dtype=torch.float64), "code": torch.tensor([0, 3, 1, 3, 2])}
-    plan = plan_jacobian(lambda X: module(**X), module, trained_indices(module), X)
-    rows = jacobian(lambda X: module(**X), module, plan, X)[1]
+    model = Around(module, lambda module, X: module(**X))
+    plan = plan_jacobian(model, trained_indices(module), X)
+    rows = jacobian(model, plan, X)[1]
     scaled = module.b(X["code"]) * (1 - module.a(X["x"]).tanh() ** 2)
     assert_close(rows[:, 0, :3], (scaled[:, :1] * X["x"]).detach())
     assert not rows[:, 0, 3:6].any()

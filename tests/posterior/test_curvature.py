@@ -95,7 +95,7 @@ def as_matrix(curvature):
 def compute(trained, indices, kind, rows, **options):
     if kind == "diagonal":
         return ggn_diagonal(trained, rows, **options).restricted(indices)
-    plan = plan_jacobian(trained.latent, trained.module, indices, rows.X[:3])
+    plan = plan_jacobian(trained.latent, indices, rows.X[:3])
     compute_ggn = ggn_factors if kind == "dual" else ggn
     return compute_ggn(trained, plan, rows, **options)
 

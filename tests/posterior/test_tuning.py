@@ -52,11 +52,11 @@ def problem(name, scale=1.0, held_noise=1.5):
         log_likelihood = WEIGHTS @ np.log(np.where(y == 1, p[:, 0], 1 - p[:, 0]))
     rows = Rows(*(torch.as_tensor(a) for a in (X_HELD, y_held, HELD_WEIGHTS)))
     trained = dense.trained_net(module, likelihood, X, y, WEIGHTS, held_out=rows)
-    plan = plan_jacobian(trained.latent, module, INDICES, trained.train.X[:3])
+    plan = plan_jacobian(trained.latent, INDICES, trained.train.X[:3])
     curvature = ggn(trained, plan, trained.train)
     mean = dense.weight_vector(module)[INDICES]
     posterior = GaussianPosterior(torch.as_tensor(mean), *curvature.eigendecomposition(), 1.0)
-    latents, phi = jacobian(trained.latent, module, plan, rows.X)
+    latents, phi = jacobian(trained.latent, plan, rows.X)
     return {
         "arguments": (trained, latents, posterior.project(phi), rows),
         "evidence": (trained, posterior, curvature.log_likelihood),
