@@ -13,14 +13,14 @@ from sksubnet.baselines.draws import NetDraws
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
 from sksubnet.sampling import check_dropout, dropout_latents
 
-CONSTRAINTS = {
-    "n_draws": [Interval(Integral, 1, None, closed="left")],
-    "dropout": [Interval(Real, 0, 1, closed="neither")],
-}
-
 
 class MCDropout(NetDraws):
     """Draws of a net with dropout."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="neither")],
+    }
 
     n_draws: int
 
@@ -109,7 +109,7 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetClassifier._parameter_constraints,
-        **CONSTRAINTS,
+        **MCDropout._parameter_constraints,
     }
 
     def __init__(
@@ -219,7 +219,7 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetRegressor._parameter_constraints,
-        **CONSTRAINTS,
+        **MCDropout._parameter_constraints,
     }
 
     def __init__(

@@ -14,17 +14,17 @@ from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import swag_moments, with_batch_statistics
 
-CONSTRAINTS = {
-    "n_draws": [Interval(Integral, 1, None, closed="left")],
-    "rank": [Interval(Integral, 0, None, closed="left")],
-    "n_snapshots": [Interval(Integral, 2, None, closed="left")],
-    "swag_lr": [Interval(Real, 0, None, closed="neither")],
-    "scale": [Interval(Real, 0, None, closed="left")],
-}
-
 
 class SWAG(NetDraws):
     """Draws of the weights from a Gaussian around the path of SGD."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "rank": [Interval(Integral, 0, None, closed="left")],
+        "n_snapshots": [Interval(Integral, 2, None, closed="left")],
+        "swag_lr": [Interval(Real, 0, None, closed="neither")],
+        "scale": [Interval(Real, 0, None, closed="left")],
+    }
 
     n_draws: int
     rank: int
@@ -127,7 +127,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetClassifier._parameter_constraints,
-        **CONSTRAINTS,
+        **SWAG._parameter_constraints,
     }
 
     def __init__(
@@ -249,7 +249,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetRegressor._parameter_constraints,
-        **CONSTRAINTS,
+        **SWAG._parameter_constraints,
     }
 
     def __init__(

@@ -2,11 +2,99 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from sksubnet.baselines.variational import VOGN, constraints
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
-from sksubnet.nets import TrainedNet
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from sksubnet.baselines.draws import NetDraws
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, criterion_weighted
+from sksubnet.jacobian import trained_indices
+from sksubnet.nets import TrainedNet, finish, is_frozen
+from sksubnet.sampling import vogn, with_batch_statistics
+
+
+def without_held_out(of_task: dict[str, Any]) -> dict[str, Any]:
+    """Constraints of the task; VOGN neither holds rows out nor keeps trained nets."""
+    not_used = {"validation_fraction", "memory"}
+    return {name: allowed for name, allowed in of_task.items() if name not in not_used}
+
+
+class VOGN(NetDraws):
+    """Draws of the weights from a Gaussian that was trained instead of them.
+
+    Subclasses run ``_variational`` once the noise to start from is known.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "prior_precision": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "damping": [Interval(Real, 0, None, closed="left")],
+    }
+
+    prior_precision: float
+    temperature: float
+    n_draws: int
+    n_epochs: int
+    lr: float
+    momentum: float
+    damping: float
+    # What the default net would hold out if skorch trained it.
+    validation_fraction: ClassVar[float] = 0.2
+
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
+    ) -> TrainedNet:
+        """Give the net as initialised, and all rows to train it on."""
+        if is_frozen(self.net):
+            raise ValueError(
+                "VOGN trains all weights of the net, so it cannot use the fitted one in "
+                "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
+                "trained weights."
+            )
+        return TrainedNet(
+            module=self.net_.module_,
+            latent=self._latent,
+            likelihood=self._likelihood,
+            n_outputs=self._n_latents,
+            train=criterion_weighted(self._rows(X, y, weights), self.net_.criterion_),
+            held_out=None,
+            seed=seed,
+            verbose=self.verbose,
+        )
+
+    def _variational(self, start: TrainedNet, *, learn_noise: bool) -> TrainedNet:
+        """Train the posterior and draw from it; return the net at its mean."""
+        batch_size = self.net_.batch_size
+        self.posterior_, likelihood = vogn(
+            start,
+            prior_precision=self.prior_precision,
+            temperature=self.temperature,
+            n_epochs=self.n_epochs,
+            batch_size=len(start.train) if batch_size == -1 else batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            damping=self.damping,
+            learn_noise=learn_noise,
+        )
+        state = start.module.state_dict()
+        finish(self.net_, {name: value.cpu().numpy() for name, value in state.items()}, [])
+        weights = start.weight_vector().repeat(self.n_draws, 1)
+        draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(self._seed))
+        weights[:, trained_indices(start.module).to(weights.device)] = draws.to(weights)
+        self._draws = with_batch_statistics(start.module, weights, start.train.X)
+        return replace(start, likelihood=likelihood)
+
+    def _latent_draws(self, X: Tensor) -> Tensor:
+        return self._draws.latents(self._latent, X)
 
 
 class VOGNClassifier(BayesianNetClassifier, VOGN):
@@ -98,9 +186,10 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = constraints(
-        BayesianNetClassifier._parameter_constraints
-    )
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **without_held_out(BayesianNetClassifier._parameter_constraints),
+        **VOGN._parameter_constraints,
+    }
 
     def __init__(
         self,
@@ -218,9 +307,10 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = constraints(
-        BayesianNetRegressor._parameter_constraints
-    )
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **without_held_out(BayesianNetRegressor._parameter_constraints),
+        **VOGN._parameter_constraints,
+    }
 
     def __init__(
         self,
