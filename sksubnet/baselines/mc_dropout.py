@@ -190,16 +190,8 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
 
     See Also
     --------
-    MCDropoutClassifier : The same for classification.
+    MCDropoutClassifier : The same for classification, with notes on the method.
     SubnetLaplaceRegressor : A posterior over some of the weights of a net without dropout.
-
-    Notes
-    -----
-    A draw leaves out the same units for all rows: it is one function, so that a prediction does not
-    depend on the rows around it and the same draws are made in every call. ``nn.Dropout`` and its
-    relatives are seen if the rows are the first dimension of their input, neither
-    ``torch.nn.functional.dropout`` nor the dropout argument of recurrent and attention layers.
-    Batch normalisation stays as trained.
 
     References
     ----------

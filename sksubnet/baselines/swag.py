@@ -59,7 +59,8 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         scales its inputs and stops early. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
     n_draws : int, default=30
-        Number of draws of the weights, made once in ``fit``.
+        Number of draws of the weights, made once in ``fit``; they take as many times the memory of
+        the weights.
     rank : int, default=20
         Number of last snapshots whose deviations make the low-rank part of the covariance; 0 leaves
         the diagonal.
@@ -93,7 +94,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     net_ : skorch net
-        The trained net.
+        The trained net, from which SGD starts.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -105,8 +106,6 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
     Notes
     -----
     The statistics of batch normalisation are computed anew for each draw, over the training rows.
-    The draws take ``n_draws`` times the memory of the weights. ``net_`` stays the net from which
-    SGD starts.
 
     References
     ----------
@@ -177,7 +176,8 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
         scales its inputs and stops early.
     n_draws : int, default=30
-        Number of draws of the weights, made once in ``fit``.
+        Number of draws of the weights, made once in ``fit``; they take as many times the memory of
+        the weights.
     rank : int, default=20
         Number of last snapshots whose deviations make the low-rank part of the covariance; 0 leaves
         the diagonal.
@@ -216,20 +216,14 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
     noise_std_ : float or ndarray of shape (n_targets,)
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
-        The trained net.
+        The trained net, from which SGD starts.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
     See Also
     --------
-    SWAGClassifier : The same for classification.
+    SWAGClassifier : The same for classification, with a note on batch normalisation.
     SubnetLaplaceRegressor : Its default selection ranks weights by their variance under SWAG.
-
-    Notes
-    -----
-    The statistics of batch normalisation are computed anew for each draw, over the training rows.
-    The draws take ``n_draws`` times the memory of the weights. ``net_`` stays the net from which
-    SGD starts.
 
     References
     ----------
