@@ -98,6 +98,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         weights: np.ndarray = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
+        if not weights.any():
+            raise ValueError("sample_weight is zero for every row; at least 2 rows need a weight.")
         return weights
 
     def _prepare_net(self, X: np.ndarray, weights: np.ndarray, task: str, n_outputs: int) -> None:
