@@ -68,7 +68,8 @@ class DeepEnsemble(BayesianNet):
         self._is_fitted = False
         X, y, weights = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
-        member, targets = self._member(), self._targets_of_members(y)
+        member = self._member()
+        targets = self._targets_of_members(y)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(member, X, targets, weights, int(seed))
             for seed in progress(seeds, "members", self.verbose)
