@@ -13,14 +13,14 @@ from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, Ini
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import check_dropout, dropout_latents
 
-CONSTRAINTS = {
-    "n_draws": [Interval(Integral, 1, None, closed="left")],
-    "dropout": [Interval(Real, 0, 1, closed="neither")],
-}
-
 
 class MCDropout(NetDraws):
     """Draws of a net with dropout."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="neither")],
+    }
 
     n_draws: int
 
@@ -110,7 +110,7 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetClassifier._parameter_constraints,
-        **CONSTRAINTS,
+        **MCDropout._parameter_constraints,
     }
 
     def __init__(
@@ -191,16 +191,8 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
 
     See Also
     --------
-    MCDropoutClassifier : The same for classification.
+    MCDropoutClassifier : The same for classification, with notes on the method.
     SubnetLaplaceRegressor : A posterior over some of the weights of a net without dropout.
-
-    Notes
-    -----
-    A draw leaves out the same units for all rows: it is one function, so that a prediction does not
-    depend on the rows around it and the same draws are made in every call. ``nn.Dropout`` and its
-    relatives are seen if the rows are the first dimension of their input, neither
-    ``torch.nn.functional.dropout`` nor the dropout argument of recurrent and attention layers.
-    Batch normalisation stays as trained.
 
     References
     ----------
@@ -220,7 +212,7 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetRegressor._parameter_constraints,
-        **CONSTRAINTS,
+        **MCDropout._parameter_constraints,
     }
 
     def __init__(

@@ -13,17 +13,17 @@ from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, Ini
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import swag_moments, with_batch_statistics
 
-CONSTRAINTS = {
-    "n_draws": [Interval(Integral, 1, None, closed="left")],
-    "rank": [Interval(Integral, 0, None, closed="left")],
-    "n_snapshots": [Interval(Integral, 2, None, closed="left")],
-    "swag_lr": [Interval(Real, 0, None, closed="neither")],
-    "scale": [Interval(Real, 0, None, closed="left")],
-}
-
 
 class SWAG(NetDraws):
     """Draws of the weights from a Gaussian around the path of SGD."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "rank": [Interval(Integral, 0, None, closed="left")],
+        "n_snapshots": [Interval(Integral, 2, None, closed="left")],
+        "swag_lr": [Interval(Real, 0, None, closed="neither")],
+        "scale": [Interval(Real, 0, None, closed="left")],
+    }
 
     n_draws: int
     rank: int
@@ -55,7 +55,8 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         scales its inputs and stops early. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
     n_draws : int, default=30
-        Number of draws of the weights, made once in ``fit``.
+        Number of draws of the weights, made once in ``fit``; they take as many times the memory of
+        the weights.
     rank : int, default=20
         Number of last snapshots whose deviations make the low-rank part of the covariance; 0 leaves
         the diagonal.
@@ -89,7 +90,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     net_ : skorch net
-        The trained net.
+        The trained net, from which SGD starts.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -101,8 +102,6 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
     Notes
     -----
     The statistics of batch normalisation are computed anew for each draw, over the training rows.
-    The draws take ``n_draws`` times the memory of the weights. ``net_`` stays the net from which
-    SGD starts.
 
     References
     ----------
@@ -123,7 +122,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetClassifier._parameter_constraints,
-        **CONSTRAINTS,
+        **SWAG._parameter_constraints,
     }
 
     def __init__(
@@ -173,7 +172,8 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
         scales its inputs and stops early.
     n_draws : int, default=30
-        Number of draws of the weights, made once in ``fit``.
+        Number of draws of the weights, made once in ``fit``; they take as many times the memory of
+        the weights.
     rank : int, default=20
         Number of last snapshots whose deviations make the low-rank part of the covariance; 0 leaves
         the diagonal.
@@ -212,20 +212,14 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
     noise_std_ : float or ndarray of shape (n_targets,)
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
-        The trained net.
+        The trained net, from which SGD starts.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
     See Also
     --------
-    SWAGClassifier : The same for classification.
+    SWAGClassifier : The same for classification, with a note on batch normalisation.
     SubnetLaplaceRegressor : Its default selection ranks weights by their variance under SWAG.
-
-    Notes
-    -----
-    The statistics of batch normalisation are computed anew for each draw, over the training rows.
-    The draws take ``n_draws`` times the memory of the weights. ``net_`` stays the net from which
-    SGD starts.
 
     References
     ----------
@@ -245,7 +239,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetRegressor._parameter_constraints,
-        **CONSTRAINTS,
+        **SWAG._parameter_constraints,
     }
 
     def __init__(

@@ -2,10 +2,99 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from sksubnet.baselines.variational import VOGN, constraints
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+
+from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.estimators import (
+    BayesianNetClassifier,
+    BayesianNetRegressor,
+    InitialNet,
+    Table,
+    criterion_weighted,
+    rows_of,
+)
+from sksubnet.jacobian import trained_indices
+from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
+from sksubnet.sampling import vogn, with_batch_statistics
+
+
+def without_held_out(of_task: dict[str, Any]) -> dict[str, Any]:
+    """Constraints of the task; VOGN neither holds rows out nor keeps trained nets."""
+    not_used = {"validation_fraction", "memory"}
+    return {name: allowed for name, allowed in of_task.items() if name not in not_used}
+
+
+class VOGN(NetDraws):
+    """Draws of the weights from a Gaussian that was trained instead of them."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "prior_precision": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "damping": [Interval(Real, 0, None, closed="left")],
+    }
+
+    prior_precision: float
+    temperature: float
+    n_draws: int
+    n_epochs: int
+    lr: float
+    momentum: float
+    damping: float
+    # What the default net would hold out if skorch trained it.
+    validation_fraction: ClassVar[float] = 0.2
+
+    def _train_one(self, initial: InitialNet, table: Table, *, seed: int) -> tuple[TrainedNet, Any]:
+        """Give the net as initialised, and all rows to train it on."""
+        if is_frozen(self.net):
+            raise ValueError(
+                "VOGN trains all weights of the net, so it cannot use the fitted one in "
+                "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
+                "trained weights."
+            )
+        start = TrainedNet(
+            module=initial.net.module_,
+            latent=initial.latent,
+            likelihood=initial.likelihood,
+            n_outputs=initial.n_outputs,
+            train=criterion_weighted(rows_of(initial.latent, table), initial.net.criterion_),
+            held_out=None,
+            seed=seed,
+            verbose=self.verbose,
+            stream=initial.stream,
+            draws_nothing=draws_nothing(initial.net),
+        )
+        return start, np.arange(0)
+
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+        """Train the posterior and draw from it; return the net at its mean."""
+        net = initial.net
+        self.posterior_, likelihood = vogn(
+            trained,
+            prior_precision=self.prior_precision,
+            temperature=self.temperature,
+            n_epochs=self.n_epochs,
+            batch_size=len(trained.train) if net.batch_size == -1 else net.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            damping=self.damping,
+            # Training starts from the residuals of the initial net where no noise is given.
+            learn_noise=isinstance(getattr(self, "noise", None), str),
+        )
+        weights = trained.weight_vector().repeat(self.n_draws, 1)
+        draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
+        weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)
+        drawn = with_batch_statistics(trained.module, weights, trained.train.X).latents
+        return replace(trained, likelihood=likelihood), drawn
 
 
 class VOGNClassifier(BayesianNetClassifier, VOGN):
@@ -97,9 +186,10 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = constraints(
-        BayesianNetClassifier._parameter_constraints
-    )
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **without_held_out(BayesianNetClassifier._parameter_constraints),
+        **VOGN._parameter_constraints,
+    }
 
     def __init__(
         self,
@@ -214,9 +304,10 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = constraints(
-        BayesianNetRegressor._parameter_constraints
-    )
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **without_held_out(BayesianNetRegressor._parameter_constraints),
+        **VOGN._parameter_constraints,
+    }
 
     def __init__(
         self,

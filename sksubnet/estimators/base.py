@@ -135,6 +135,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         weights: np.ndarray = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
+        if not weights.any():
+            raise ValueError("sample_weight is zero for every row; at least 2 rows need a weight.")
         return weights
 
     def _table(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: Any) -> Table:
