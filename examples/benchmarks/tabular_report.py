@@ -23,7 +23,7 @@ HistGradientBoosting tell a deviation by a tenth of the rows, on which NGBoost (
 MODELS_HEAD = """
 Scored on a vault, 30 % of the rows, that no choice has looked at.
 
-- `difference`: of the loss to that of the reference, `moments` the same for a Gaussian with the
+- `difference`: of the loss to that of the reference, and its `median`; `moments` the same for a Gaussian with the
   mean and variance of the prediction; `better`: tables with a lower loss.
 - `rank`: mean rank of the loss over the cases, among the models that have all cases.
 - `error`: error rate, or RMSE in deviations of the target; `CRPS` in the same unit, `ECE` the
@@ -125,6 +125,7 @@ def models_sections(frame: pd.DataFrame, wanted: str) -> Iterator[str]:
         columns: dict[str, Any] = {
             "tables": losses.notna().sum(axis=1).map(str),
             f"difference to {reference}": signed(losses),
+            "median": losses.median(axis=1).map("{:+.4f}".format),
             "better": (losses < 0).sum(axis=1).map(str),
             "rank": ranks(part).map(number(1)),
             "Δ error": signed(paired(part, "error", reference)),
