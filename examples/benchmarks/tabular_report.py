@@ -23,8 +23,8 @@ HistGradientBoosting tell a deviation by a tenth of the rows, on which NGBoost (
 MODELS_HEAD = """
 Scored on a vault, 30 % of the rows, that no choice has looked at.
 
-- `difference`: of the loss to that of the reference, and its `median`; `moments` the same for a Gaussian with the
-  mean and variance of the prediction; `better`: tables with a lower loss.
+- `difference`: of the loss to that of the reference, and its `median`; `moments` the same for a
+  Gaussian with the mean and variance of the prediction; `better`: tables with a lower loss.
 - `rank`: mean rank of the loss over the cases, among the models that have all cases.
 - `error`: error rate, or RMSE in deviations of the target; `CRPS` in the same unit, `ECE` the
   expected calibration error; `coverage` and `width` of the central 90 % interval. `Δ` are paired
