@@ -110,8 +110,12 @@ def load(case: Case, folder: Path, n_rows: int) -> Rows:
 def load_table(case: Case, folder: Path, n_rows: int) -> Rows:
     """Random training and test rows of one distribution, and test rows of the shifted one."""
     spec = TABLES[case.data]
-    table = pd.read_csv(folder / f"tab_{spec.file}.csv.gz")
-    rng = np.random.default_rng(case.seed)
+    return split_table(pd.read_csv(folder / f"tab_{spec.file}.csv.gz"), spec, case.seed, n_rows)
+
+
+def split_table(table: pd.DataFrame, spec: Table, seed: int, n_rows: int) -> Rows:
+    """The same of a table at hand, whose last column is the target."""
+    rng = np.random.default_rng(seed)
     is_shifted = np.asarray(spec.is_shifted(table))
     known, shifted = (rng.permutation(np.flatnonzero(kind)) for kind in (~is_shifted, is_shifted))
     test, train = np.split(known, [min(TEST_ROWS, int(0.3 * len(known)))])

@@ -1,4 +1,4 @@
-"""Settings of the default net that `tabular_study.py` compares."""
+"""Settings of the default net that `settings_study.py` compares."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,258 +1,207 @@
-"""The default net against other settings of it and against scikit-learn, on 25 tables.
+"""The default estimators against others of ours and against rivals, on tables.
 
-    python examples/benchmarks/tabular_study.py --data DIR                  # both parts, hours
-    python examples/benchmarks/tabular_study.py --data DIR --part settings --settings chosen start
-    python examples/benchmarks/tabular_study.py --quick                     # only to see it run
+    python examples/benchmarks/tabular_study.py --data DIR                   # everything: hours
+    python examples/benchmarks/tabular_study.py --data DIR --budget 30       # a slice of it
+    python examples/benchmarks/tabular_study.py --data DIR --part models shifts --models default MAP
+    python examples/benchmarks/tabular_study.py --data DIR --variant "five folds" '{"cv": 5}'
+    python examples/benchmarks/tabular_study.py --budget 0                   # only the report
+    python examples/benchmarks/tabular_study.py --quick                      # only to see it run
 
 DIR (or the environment variable SKSUBNET_DATA) is the folder of the data, see `tabular_data.py`.
-A vault of each table, 30 % of its rows and at most 5000, is set apart first.
+Parts, see `tabular_parts.py`:
 
-Part `settings` never opens it: it draws training and test rows from the others, and compares the
-settings of the net in `tabular_settings.py` by the trained net alone. The default net is the
-setting `chosen`. Part `models` trains on nine tenths of the other rows and scores the vault, once
-the settings are chosen. Every result is one line of the file --cache, and what is there is not run
-again. The tables go to tabular_study_results.md next to this file.
+- `models`: 37 tables, some with several numbers of rows. A vault of each, 30 % of its rows, is set
+  apart once and for all; models learn from five random draws of the others and are scored on it.
+- `shifts`: tables whose test rows are of another time, place or kind than the training rows.
+- `small`: 20 to 300 rows, against a constant and a linear model.
+- `far`: what the uncertainty is for rows unlike those of the training.
+- `seeds`, `orders`: how much it depends on the seed, and on the order of the rows.
+- `time`: seconds of training and prediction.
+
+Every result is one line of the file --cache, and what is there is not run again; lines of `--again`
+are, where another state of the package wrote them. The tables go to --results.
 """
 
 import argparse
-import copy
 import datetime
 import json
 import os
+import sys
 import tempfile
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from study_scores import losses_and_scores
-from tabular_data import Rows, Split, table_names
+from tabular_models import MODELS, Model, variant
+from tabular_parts import PARTS, Case, Unsuited
 from tabular_report import report
-from tabular_settings import SETTINGS, net_of
 from threadpoolctl import threadpool_limits
 from versions import versions
 
-from sksubnet import (
-    DeepEnsembleClassifier,
-    DeepEnsembleRegressor,
-    MAPClassifier,
-    MAPRegressor,
-    SubnetLaplaceClassifier,
-    SubnetLaplaceRegressor,
-)
+import sksubnet
 
-PARTS = ("settings", "models")
 RESULTS = Path(__file__).with_name("tabular_study_results.md")
-OURS = {
-    True: (MAPClassifier, SubnetLaplaceClassifier, DeepEnsembleClassifier),
-    False: (MAPRegressor, SubnetLaplaceRegressor, DeepEnsembleRegressor),
-}
-SMALL_TABLE, LARGE_TABLE = 2000, 10_000
+QUICK_MODELS = ("default", "MAP", "linear", "HistGradientBoosting", "Gaussian process", "constant")
 
 
-class Case(NamedTuple):
-    """Which rows: of a part, a table, the random draw, and the most training rows (0: all)."""
+class Job(NamedTuple):
+    """One model of a case; variants are built where they run."""
 
-    part: str
-    table: str
-    seed: int
-    rows: int
+    case: Case
+    method: str
+    changes: dict[str, Any] | None
+    folder: Path | None
 
-
-class WithNoise(RegressorMixin, BaseEstimator):
-    """A regressor with Gaussian noise, whose deviation a tenth of the training rows tells."""
-
-    def __init__(self, regressor: Any) -> None:
-        self.regressor = regressor
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> "WithNoise":
-        train_X, held_X, train_y, held_y = train_test_split(X, y, test_size=0.1, random_state=0)
-        self.regressor.fit(train_X, train_y)
-        self.std_ = np.sqrt(np.mean((held_y - self.regressor.predict(held_X)) ** 2))
-        return self
-
-    def predict(self, X: np.ndarray, return_std: bool = False) -> Any:
-        mean = self.regressor.predict(X)
-        return (mean, np.full(len(mean), self.std_)) if return_std else mean
+    def model(self) -> Model:
+        return MODELS[self.method] if self.changes is None else variant(self.changes)
 
 
-def scikit_learn(classify: bool, seed: int) -> dict[str, Any]:
-    """The others at their defaults, with scaled inputs where that matters."""
-    if not classify:
-        stopped = MLPRegressor(random_state=seed, early_stopping=True)
-        regressors = {
-            "MLP": scaled(MLPRegressor(random_state=seed)),
-            "MLP, early stopping": scaled(stopped),
-            "HistGradientBoosting": HistGradientBoostingRegressor(random_state=seed),
-            "linear": scaled(RidgeCV(np.logspace(-3, 3, 13))),
-        }
-        return {name: WithNoise(model) for name, model in regressors.items()}
-    stopped = scaled(MLPClassifier(random_state=seed, early_stopping=True))
-    return {
-        "MLP": scaled(MLPClassifier(random_state=seed)),
-        "MLP, early stopping": stopped,
-        "MLP, early stopping + sigmoid": CalibratedClassifierCV(stopped),
-        "MLP, early stopping + temperature": CalibratedClassifierCV(stopped, method="temperature"),
-        "HistGradientBoosting": HistGradientBoostingClassifier(random_state=seed),
-        "linear": scaled(LogisticRegression(max_iter=1000)),
-    }
+def one_thread() -> None:
+    """Settings of every process."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    warnings.simplefilter("ignore")  # that a fit has not converged is part of a default
 
 
-def scaled(model: Any) -> Any:
-    return make_pipeline(StandardScaler(), model)
+def carried_out(job: Job) -> dict[str, Any] | None:
+    """The line of a job; None where the model does not apply."""
+    try:
+        found = PARTS[job.case.part].measure(job.case, job.model(), job.folder)
+    except Unsuited:
+        return None
+    except Exception as error:
+        found = {"failed": f"{type(error).__name__}: {error}"[:300]}
+    return {**job.case._asdict(), "method": job.method, **found}
 
 
-def fitted(model: Any, split: Split) -> tuple[Any, float]:
-    """The model, and the seconds of one processor that its training took."""
-    start = time.process_time()
-    model.fit(split.X, split.y)
-    return model, time.process_time() - start
+def results(jobs: Iterable[Job], workers: int, deadline: float) -> Iterator[Any]:
+    """Lines as they come; no job starts after the deadline."""
+    in_time = (job for job in jobs if time.monotonic() < deadline)
+    if workers == 1:
+        yield from map(carried_out, in_time)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), one_thread) as pool:
+        running: set[Future[Any]] = set()
+        for job in in_time:
+            running.add(pool.submit(carried_out, job))
+            if len(running) == workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in running)
 
 
-def compared_models(split: Split, case: Case, missing: set[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Names, fitted models and records; the first is what the others' losses are compared with."""
-    point, laplace, ensemble = OURS[split.classify]
-    with tempfile.TemporaryDirectory() as memory:
-        trained, training = fitted(point(memory=memory, random_state=case.seed), split)
-        # The second fit takes the trained net from memory, so that its time is the posterior's.
-        model, posterior = fitted(laplace(memory=memory, random_state=case.seed), split)
-    seconds = {"training": training, "posterior": posterior, "seconds": training + posterior}
-    yield "subnetwork Laplace", model, seconds
-    yield "MAP", trained, {"seconds": training}
-    others = scikit_learn(split.classify, case.seed)
-    others["ensemble of 5"] = ensemble(random_state=case.seed)
-    for name, other in others.items():
-        if name in missing:
-            other, seconds = fitted(other, split)
-            yield name, other, {"seconds": seconds}
-    yield "curvature of all rows", with_held_out(model, split), {}
-
-
-def with_held_out(model: Any, split: Split) -> Any:
-    """The same posterior, but with the curvature of the held-out rows too."""
-    net = copy.deepcopy(model.net_).set_params(train_split=None)
-    everything = type(model)(
-        FrozenEstimator(net),
-        selection=model.subnetwork_.indices,
-        prior_precision=model.prior_precision_,
-        random_state=model.random_state,
-        **({} if split.classify else {"noise": model.noise_std_, "normalize_y": False}),
-    )
-    return everything.fit(split.X, split.y)
-
-
-def compared_settings(
-    split: Split, case: Case, missing: set[str]
-) -> Iterator[tuple[str, Any, dict[str, float]]]:
-    """Names, trained nets and records of the settings of the net that are wanted."""
-    n_classes = len(np.unique(split.y))
-    task = ("binary" if n_classes == 2 else "multiclass") if split.classify else "regression"
-    for name in SETTINGS:
-        if name in missing:
-            net = net_of(SETTINGS[name], split.X, task)
-            point = OURS[split.classify][0](net, random_state=case.seed)
-            model, seconds = fitted(point, split)
-            yield name, model, {"seconds": seconds, "epochs": len(model.net_.history)}
-
-
-def run(case: Case, rows: Rows, missing: set[str], cache: Path) -> None:
-    """Fit and score what is missing of a case; one line of the cache for each method."""
-    if case.part == "models":
-        split = rows.vault_split(case.seed)
-        models = compared_models(split, case, missing)
-    else:
-        split = rows.inner_split(case.seed, case.rows)
-        models = compared_settings(split, case, missing)
-    reference = None
-    shape = {"classify": split.classify, "n_rows": len(split.X), "n_features": split.X.shape[1]}
-    for method, model, record in models:
-        losses, scores = losses_and_scores(model, split.classify, split.test_X, split.test_y)
-        reference = losses if reference is None else reference
-        # of the same rows: paired, and so hardly noisy
-        excess = losses - reference
-        scores["excess"] = float(excess.mean())
-        scores["excess_error"] = float(excess.std() / np.sqrt(len(excess)))
-        if method in missing:
-            with cache.open("a") as file:
-                line = {**case._asdict(), "method": method, **shape, **record, **scores}
-                file.write(json.dumps(line) + "\n")
+def code() -> str:
+    """Short hash of the package's source: which state of it wrote a line."""
+    folder = Path(sksubnet.__file__).parent
+    texts = (file.read_bytes() for file in sorted(folder.rglob("*.py")))
+    return sha256(b"".join(texts)).hexdigest()[:8]
 
 
 def read(cache: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in cache.read_text().splitlines()] if cache.exists() else []
 
 
-def methods(part: str, classify: bool, settings: list[str]) -> list[str]:
-    """Names of what is compared."""
-    if part == "settings":
-        return settings
-    names = ["subnetwork Laplace", "MAP", "ensemble of 5", *scikit_learn(classify, 0)]
-    return [*names, "curvature of all rows"]
+def done_in(lines: list[dict[str, Any]], again: list[str], current: str) -> set[tuple[Any, ...]]:
+    """Cases and methods that need no run."""
+    return {
+        (*(line[key] for key in Case._fields), line["method"])
+        for line in lines
+        if line["method"] not in again or line["code"] == current
+    }
 
 
-def n_repeats(part: str, rows: Rows, wanted: int) -> int:
-    """Fewer draws where each tells more."""
-    if part == "models":
-        return wanted if rows.n_development() <= LARGE_TABLE else 1
-    return wanted if rows.n_development() >= SMALL_TABLE else 3 * wanted
+def jobs_of(arguments: argparse.Namespace, folder: Path | None) -> Iterator[Job]:
+    """What is wanted and possible, whether done or not."""
+    variants = {name: json.loads(changes) for name, changes in arguments.variant}
+    for name in arguments.part:
+        part = PARTS[name]
+        wanted = part.models if arguments.models is None else arguments.models
+        if part.ours_only:
+            wanted = [method for method in wanted if MODELS[method].package == "sksubnet"]
+        if arguments.quick and arguments.models is None:
+            wanted = [method for method in wanted if method in QUICK_MODELS]
+        for case in part.cases(name, arguments.quick, arguments.repeats):
+            if arguments.tables and case.table not in arguments.tables:
+                continue
+            for method in wanted:
+                if MODELS[method].is_installed():
+                    yield Job(case, method, None, folder)
+            for method, changes in variants.items():
+                yield Job(case, method, changes, folder)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("SKSUBNET_DATA"), help="folder of data")
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--tables", nargs="+", help="some tables instead of all")
+    parser.add_argument("--models", nargs="*", choices=MODELS, help="some models instead of all")
+    parser.add_argument(
+        "--variant",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "JSON"),
+        help="the default with some keywords; may be given several times",
+    )
+    parser.add_argument("--reference", default="released default", help="in the report")
+    parser.add_argument("--repeats", type=int, help="fewer random draws")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
+    parser.add_argument("--budget", type=float, default=float("inf"), metavar="MINUTES")
+    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="see above")
+    parser.add_argument("--cache", type=Path, default=Path("tabular_study.jsonl"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help="tables that scikit-learn ships")
+    arguments = parser.parse_args()
+    if arguments.data is None and not arguments.quick and arguments.budget > 0:
+        parser.error("the data are missing: give --data DIR or set SKSUBNET_DATA")
+    return arguments
+
+
+def command() -> str:
+    """The command line without the folders of a machine."""
+    words, hidden = [], False
+    for word in sys.argv[1:]:
+        words += [] if hidden or word in ("--data", "--cache", "--results") else [word]
+        hidden = word in ("--data", "--cache", "--results")
+    return " ".join(["tabular_study.py", *(f"'{w}'" if set(w) & set(" {") else w for w in words)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=os.environ.get("SKSUBNET_DATA"), help="folder of data")
-    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
-    parser.add_argument("--tables", nargs="+", help="some tables instead of all")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--repeats", type=int, default=3, help="random draws of training rows")
-    parser.add_argument("--rows", type=int, default=3000, help="most training rows of `settings`")
-    parser.add_argument("--cache", type=Path, default=Path("tabular_study.jsonl"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="small tables, nothing is kept")
-    arguments = parser.parse_args()
-    if arguments.data is None and not arguments.quick:
-        parser.error("the data are missing: give --data DIR or set SKSUBNET_DATA")
-    folder, cache = None if arguments.quick else Path(arguments.data), arguments.cache
-    command = "tabular_study.py --part " + " ".join(arguments.part)
+    arguments = parsed()
+    folder = None if arguments.quick or arguments.data is None else Path(arguments.data)
+    cache, current, start = arguments.cache, code(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.quick:
-            arguments.repeats, arguments.settings = 1, arguments.settings[:3]
-            cache = arguments.results = Path(scratch) / "quick"
-        done = defaultdict(set)
-        for line in read(cache):
-            done[Case(*(line[key] for key in Case._fields))].add(line["method"])
-        for table in arguments.tables or table_names(folder):
-            rows, start = Rows(table, folder), time.perf_counter()
-            for part in arguments.part:
-                names = methods(part, rows.classify, arguments.settings)
-                for seed in range(n_repeats(part, rows, arguments.repeats)):
-                    case = Case(part, table, seed, arguments.rows if part == "settings" else 0)
-                    missing = set(names) - done[case]
-                    if missing:
-                        run(case, rows, missing, cache)
-            print(table, f"{time.perf_counter() - start:.0f} s", flush=True)
-        head = f"`{command}`,\n{datetime.date.today()}; {versions()}; one thread."
-        text = report(read(cache), head)
-    if arguments.quick:
+            cache, arguments.results = Path(scratch) / "quick", None
+            arguments.repeats = arguments.repeats or 1
+            arguments.reference = "default"
+        done = done_in(read(cache), arguments.again, current)
+        jobs = [job for job in jobs_of(arguments, folder) if (*job.case, job.method) not in done]
+        deadline = start + 60 * arguments.budget
+        for n, line in enumerate(results(jobs, arguments.workers, deadline), 1):
+            if line is None:
+                continue
+            with cache.open("a") as file:
+                file.write(json.dumps({**line, "code": current}) + "\n")
+            what = " ".join(str(line[key]) for key in (*Case._fields, "method"))
+            passed = time.monotonic() - start
+            print(f"{n}/{len(jobs)} {passed:.0f} s {what} {line.get('failed', '')}", flush=True)
+        missing = [name for name, model in MODELS.items() if not model.is_installed()]
+        head = f"`{command()}`,\n{datetime.date.today()}; {versions()}; one thread."
+        text = report(read(cache), head, arguments.reference, missing)
+    if arguments.results is None:
         print(text)
     else:
         arguments.results.write_text(text)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # that a fit has not converged is part of a default
-    with threadpool_limits(1):
-        main()
+    one_thread()
+    main()
