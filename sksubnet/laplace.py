@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, SubnetLaplace
 from sksubnet.predictive import LINKS
@@ -139,6 +140,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         prior_precision: float | str = "validation_half_se",
         link: str = "extended_probit",
         class_weight: Any = None,
+        cv: Any = "auto",
         dtype: str = "float64",
         batch_size: int | None = None,
         validation_fraction: float = 0.2,
@@ -156,6 +158,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         self.prior_precision = prior_precision
         self.link = link
         self.class_weight = class_weight
+        self.cv = cv
         self.dtype = dtype
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
@@ -278,6 +281,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNetRegressor._parameter_constraints,
         **SubnetLaplace._parameter_constraints,
+        "noise": [
+            StrOptions({"auto", "constant", "input"}),
+            Interval(Real, 0, None, closed="neither"),
+            "array-like",
+        ],
     }
 
     def __init__(
@@ -292,6 +300,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         prior_precision: float | str = "validation_half_se",
         noise: Any = "auto",
         normalize_y: bool = True,
+        cv: Any = "auto",
         dtype: str = "float64",
         batch_size: int | None = None,
         validation_fraction: float = 0.2,
@@ -309,6 +318,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.prior_precision = prior_precision
         self.noise = noise
         self.normalize_y = normalize_y
+        self.cv = cv
         self.dtype = dtype
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
@@ -316,3 +326,10 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
+
+    def _noise_kind(self) -> str:
+        if not isinstance(self.noise, str):
+            return "constant"
+        if self.noise == "auto":
+            return "auto" if self.net is None else "constant"
+        return self.noise

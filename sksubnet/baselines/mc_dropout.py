@@ -24,8 +24,10 @@ class MCDropout(NetDraws):
 
     n_draws: int
 
-    def _initial_net(self, table: Table, task: str, n_outputs: int, seed: int) -> InitialNet:
-        initial = super()._initial_net(table, task, n_outputs, seed)
+    def _initial_net(
+        self, table: Table, task: str, n_outputs: int, seed: int, n_train: int | None
+    ) -> InitialNet:
+        initial = super()._initial_net(table, task, n_outputs, seed, n_train)
         check_dropout(initial.net.module_)
         return initial
 

@@ -30,6 +30,7 @@ from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import (
+    MIN_ROWS_TO_HOLD_OUT,
     Latent,
     RandomStream,
     Rows,
@@ -158,14 +159,21 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             return None
         return folds_of(table, self.cv, default_net=self.net is None, classify=classify, seed=seed)
 
-    def _initial_net(self, table: Table, task: str, n_outputs: int, seed: int) -> InitialNet:
-        """Initialise a copy of the user's net or the default net, and check its width."""
+    def _initial_net(
+        self, table: Table, task: str, n_outputs: int, seed: int, n_train: int | None
+    ) -> InitialNet:
+        """Initialise a copy of the user's net or the default net, and check its width.
+
+        ``n_train`` is the number of rows of a fold, ``None`` where the net holds rows out itself.
+        """
         net, X = self.net, table.X
         if net is None:
             net = default_net(
                 X,
                 table.weights,
                 task=task,
+                n_train=len(X) if n_train is None else n_train,
+                stops_early=n_train is not None or len(X) >= MIN_ROWS_TO_HOLD_OUT,
                 validation_fraction=self.validation_fraction,
                 dropout=getattr(self, "dropout", 0.0),
                 verbose=self.verbose,

@@ -47,7 +47,9 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         by_class = compute_sample_weight(self.class_weight, self.classes_[table.y])
         return replace(table, weights=table.weights * by_class)
 
-    def _start_net(self, table: Table, seed: int) -> tuple[InitialNet, Table]:
+    def _start_net(
+        self, table: Table, seed: int, n_train: int | None = None
+    ) -> tuple[InitialNet, Table]:
         """Prepare a net for the classes, and the targets in its criterion's type."""
         n_classes = len(self.classes_)
         if self.net is None:
@@ -56,7 +58,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             check_net(self.net)
             n_outputs = output_width(self.net, n_classes)
         task = "binary" if n_classes == 2 else "multiclass"
-        initial = self._initial_net(table, task, n_outputs, seed)
+        initial = self._initial_net(table, task, n_outputs, seed, n_train)
         criterion = type(initial.net.criterion_).__name__
         if isinstance(initial.likelihood, Gaussian):
             raise ValueError(

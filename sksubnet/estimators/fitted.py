@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sksubnet.jacobian import evaluate
-from sksubnet.nets import Latent
-from sksubnet.predictive import Likelihood, Predictive
+from sksubnet.nets import Latent, NoiseNet
+from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
 FORWARD_ROWS = 4096
 
@@ -28,7 +28,9 @@ class FittedNet:
     held_out : ndarray of shape (n_held_out,)
         Numbers of the training rows that the net has not seen.
     likelihood : Categorical, Bernoulli or Gaussian
-        What the targets are given the outputs, in the units of the net.
+        What the targets are given the outputs, in the units of the net; with the mean noise.
+    noise : NoiseNet or None
+        Noise variance as a function of the inputs, where it is no constant.
     """
 
     net: Any
@@ -37,6 +39,7 @@ class FittedNet:
     n_outputs: int
     seed: int
     held_out: np.ndarray
+    noise: NoiseNet | None = None
 
     @property
     def rows_per_batch(self) -> int:
@@ -44,8 +47,8 @@ class FittedNet:
         return FORWARD_ROWS
 
     def likelihood_at(self, X: Tensor) -> Likelihood:
-        """Likelihood of the targets of a batch."""
-        return self.likelihood
+        """Likelihood of the targets of a batch, with the noise of each row where it differs."""
+        return self.likelihood if self.noise is None else Gaussian(self.noise(X))
 
     def map(self, X: Tensor) -> Tensor:
         """Latents (B, C) of the trained net itself, float64 on the CPU: one forward pass."""

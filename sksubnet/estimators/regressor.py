@@ -18,17 +18,14 @@ from torch import Tensor
 from sksubnet.estimators.base import BayesianNet, InitialNet, draw_seed
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.folds import Table
+from sksubnet.estimators.noise import with_constant_noise, with_noise_by_row
 from sksubnet.estimators.table_errors import hints
-from sksubnet.jacobian import evaluate
-from sksubnet.nets import Rows, TrainedNet, check_net, is_frozen
+from sksubnet.nets import TrainedNet, check_net, is_frozen
 from sksubnet.posterior import Curvature, noise_of
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
 SMALLEST_SCALE = 1e-150
 """Scale of a target that is 0 everywhere: its square is still a number."""
-
-NOISE_FLOOR = 1e-8
-"""Smallest noise variance, as a share of the target's, of a net that fits every row."""
 
 
 class BayesianNetRegressor(RegressorMixin, BayesianNet):
@@ -78,11 +75,13 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     def _scales_targets(self) -> bool:
         return self.normalize_y and not is_frozen(self.net)
 
-    def _start_net(self, table: Table, seed: int) -> tuple[InitialNet, Table]:
+    def _start_net(
+        self, table: Table, seed: int, n_train: int | None = None
+    ) -> tuple[InitialNet, Table]:
         """Prepare a net for the targets and check its width."""
         if self.net is not None:
             check_net(self.net)
-        initial = self._initial_net(table, "regression", table.y.shape[1], seed)
+        initial = self._initial_net(table, "regression", table.y.shape[1], seed, n_train)
         if not isinstance(initial.likelihood, Gaussian):
             raise ValueError(
                 f"{type(initial.net.criterion_).__name__} is a classification loss; train a "
@@ -262,11 +261,15 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         given = self._noise_variance()
         if given is not None:
             return [replace(net, likelihood=Gaussian(torch.as_tensor(given))) for net in nets]
-        variances = torch.stack([residual_variance(net) for net in nets])
-        sizes = [float(unseen(net).weights.sum()) for net in nets]
-        shares = torch.tensor([size / sum(sizes) for size in sizes], dtype=torch.float64)
-        pooled = shares @ variances
-        return [replace(net, likelihood=Gaussian(pooled)) for net in nets]
+        nets = with_constant_noise(nets)
+        kind = self._noise_kind()
+        if kind == "constant":
+            return nets
+        return with_noise_by_row(nets, always=kind == "input")
+
+    def _noise_kind(self) -> str:
+        """Whether noise is ``"constant"``, depends on the ``"input"``, or what the rows say."""
+        return "constant"
 
     def _tuned_noise(
         self, trained: TrainedNet, curvature: Curvature, scale: float
@@ -292,18 +295,3 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         variance = torch.stack([noise_of(net.likelihood) for net in self._nets()]).mean(dim=0)
         std = np.sqrt(variance.numpy()) * self._y_scale
         return float(std[0]) if self._single_target else std
-
-
-def residual_variance(net: TrainedNet) -> Tensor:
-    """Mean squared residuals (C,) of the rows that a net has not seen, in float64 on the CPU."""
-    rows = unseen(net)
-    with torch.no_grad():
-        squared = (rows.y - evaluate(net.latent, rows.X)).square()
-    weights = rows.weights / rows.weights.sum()
-    smallest = NOISE_FLOOR * (weights @ rows.y.square()).clamp(min=NOISE_FLOOR)
-    return torch.maximum(weights @ squared, smallest).double().cpu()
-
-
-def unseen(net: TrainedNet) -> Rows:
-    """Rows that were held out, or those of the training where none were."""
-    return net.train if net.held_out is None else net.held_out

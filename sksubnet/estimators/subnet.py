@@ -165,7 +165,8 @@ class SubnetLaplace(BayesianNet):
         folds = self._folds(table, classify, seed)
         seeds = fold_seeds(seed, len(folds) if folds else 1)
         for k, fold_seed in enumerate(seeds):
-            initial, encoded = self._start_net(table, fold_seed)
+            n_train = len(folds[k].train) if folds else None
+            initial, encoded = self._start_net(table, fold_seed, n_train)
             self._check_size(initial, table)
             reference = self._reference_inputs(initial.latent)
             if folds:
@@ -226,6 +227,7 @@ class SubnetLaplace(BayesianNet):
             n_outputs=trained.n_outputs,
             seed=trained.seed,
             held_out=net.fold.held_out,
+            noise=trained.noise and trained.noise.scaled(scale),
             subnetwork=net.subnetwork,
             plan=net.plan,
             posterior=net.posterior.tuned(prior_precision, scale),

@@ -9,8 +9,9 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
-from sksubnet.nets.default import default_net, draws_nothing
+from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, default_net, draws_nothing
 from sksubnet.nets.modules import Training, forget_graphs, load
+from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows, TrainedNet, flat_weights
 from sksubnet.nets.training import (
@@ -26,7 +27,9 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
+    "MIN_ROWS_TO_HOLD_OUT",
     "Latent",
+    "NoiseNet",
     "RandomStream",
     "Rows",
     "TrainedNet",
@@ -37,6 +40,7 @@ __all__ = [
     "default_net",
     "draws_nothing",
     "fit_net",
+    "fit_noise",
     "flat_weights",
     "forget_graphs",
     "gives_probabilities",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+LOG_VARIANCE_LIMIT = 10.0
+"""Largest change of a log variance, which keeps early steps finite."""
 
 
 @dataclass(eq=False)
@@ -94,11 +98,33 @@ class RowMSELoss(_RowLoss, nn.MSELoss):
     """``MSELoss`` with row weights."""
 
 
+class LogVarianceLoss(nn.Module):
+    """Negative log likelihood of residuals under variances whose logarithm is the output.
+
+    Of squared residuals over their mean, so that outputs 0 are one noise for all rows.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of log variances (B, C) for squared residuals (B, C)."""
+        outputs = outputs.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+        losses = (outputs + targets * torch.exp(-outputs)) / 2
+        return losses if self.reduction == "none" else losses.mean()
+
+
+class RowLogVarianceLoss(_RowLoss, LogVarianceLoss):
+    """``LogVarianceLoss`` with row weights."""
+
+
 ROW_LOSSES: dict[type[nn.Module], type[_RowLoss]] = {
     nn.CrossEntropyLoss: RowCrossEntropyLoss,
     nn.NLLLoss: RowNLLLoss,
     nn.BCEWithLogitsLoss: RowBCEWithLogitsLoss,
     nn.MSELoss: RowMSELoss,
+    LogVarianceLoss: RowLogVarianceLoss,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
@@ -10,16 +12,43 @@ from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from torch import nn
 
+from sksubnet.nets.averaging import AveragedWeights
+from sksubnet.nets.criteria import LogVarianceLoss
 from sksubnet.nets.tabular import TabularMLP, robust_scale
 
 MIN_ROWS_TO_HOLD_OUT = 100
 
 
 class Tabular(NeuralNet):
-    """Sets the mode of its parts only where it changes.
+    """Averages the weights over the steps, and validates, stops and keeps the averages.
 
-    In a small net, a walk through all layers before every batch takes as long as they do.
+    The mode of its parts is set only where it changes: in a small net, a walk through all layers
+    before every batch takes as long as they do.
     """
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run the epoch of a training with the weights themselves, all else with the averages."""
+        if not training:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        if "averages_" not in vars(self):
+            self.averages_ = AveragedWeights(list(self.module_.parameters()))
+        self.averages_.hide()
+        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        self.averages_.show()
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Take a step of the optimiser, and count the weights in the averages."""
+        step = super().train_step(batch, **fit_params)
+        self.averages_.update()
+        return step
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Forget the averages, which the module now has."""
+        super().on_train_end(net, **kwargs)
+        self.__dict__.pop("averages_", None)
 
     def _set_training(self, training: bool = True) -> None:
         parts = (getattr(self, f"{name}_") for name in self._modules + self._criteria)
@@ -39,31 +68,37 @@ class TabularRegressor(Tabular, NeuralNetRegressor):
     """The default net for targets."""
 
 
+TASKS: dict[str, tuple[type[Tabular], type[nn.Module]]] = {
+    "binary": (TabularBinaryClassifier, nn.BCEWithLogitsLoss),
+    "multiclass": (TabularClassifier, nn.CrossEntropyLoss),
+    "regression": (TabularRegressor, nn.MSELoss),
+    "noise": (TabularRegressor, LogVarianceLoss),
+}
+
+
 def default_net(
     X: np.ndarray,
     weights: np.ndarray,
     *,
     task: str,
-    validation_fraction: float,
+    n_train: int,
+    stops_early: bool,
+    validation_fraction: float = 0.2,
     dropout: float = 0.0,
     verbose: int,
 ) -> NeuralNet:
     """Build the net for tables: scaled and clipped inputs, two SiLU layers, AdamW.
 
-    With enough rows it stops early on held-out rows and keeps the best weights; fewer are one
-    batch. Settled by ``examples/benchmarks/tabular_study.py``.
+    The weights are averaged over the steps. It trains on ``n_train`` rows; with held-out rows to
+    stop early on it keeps the best weights, without any its rows are one batch. Settled by
+    ``examples/benchmarks/settings_study.py``.
     """
-    enough = len(X) >= MIN_ROWS_TO_HOLD_OUT
     center, scale = robust_scale(X, weights)
-    kind, criterion = {
-        "binary": (TabularBinaryClassifier, nn.BCEWithLogitsLoss),
-        "multiclass": (TabularClassifier, nn.CrossEntropyLoss),
-        "regression": (TabularRegressor, nn.MSELoss),
-    }[task]
+    kind, criterion = TASKS[task]
+    split = ValidSplit(validation_fraction, stratified=task in ("binary", "multiclass"))
     stop = [("early_stopping", EarlyStopping(patience=15, load_best=True, sink=noop))]
-    split = ValidSplit(validation_fraction, stratified=task != "regression")
     quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
-    no_scores = {"callbacks__valid_acc": None} if task != "regression" else {}
+    no_scores = {} if issubclass(kind, NeuralNetRegressor) else {"callbacks__valid_acc": None}
     return kind(
         TabularMLP,
         module__center=center,
@@ -73,12 +108,12 @@ def default_net(
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,
         optimizer__fused=True,
-        lr=5e-3,
-        batch_size=min(max(len(X) // 8, 32), 512) if enough else MIN_ROWS_TO_HOLD_OUT,
+        lr=2e-3 if task == "noise" else 5e-3,
+        batch_size=min(max(n_train // 8, 32), 512) if stops_early else MIN_ROWS_TO_HOLD_OUT,
         iterator_train__shuffle=True,
         max_epochs=300,
-        train_split=split if enough else None,
-        callbacks=stop if enough else None,
+        train_split=split if stops_early else None,
+        callbacks=stop if stops_early else None,
         verbose=verbose,
         **quiet | no_scores,
     )

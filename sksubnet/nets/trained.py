@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.predictive import Gaussian, Likelihood
+
+if TYPE_CHECKING:
+    from sksubnet.nets.noise import NoiseNet
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,8 @@ class TrainedNet:
     reference : {"mixtures", "train"} or Tensor
         Inputs at which the predictive variance is to be kept: mixtures of training rows, training
         rows, or these.
+    noise : NoiseNet or None
+        Noise variance of a regression as a function of the inputs, where it is no constant.
     stream : RandomStream or None
         Random numbers that the fit goes on with, where not anew from the seed.
     draws_nothing : bool
@@ -116,6 +122,7 @@ class TrainedNet:
     seed: int
     verbose: int = 0
     reference: Tensor | str = "mixtures"
+    noise: NoiseNet | None = None
     stream: RandomStream | None = None
     draws_nothing: bool = False
 

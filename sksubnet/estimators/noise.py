@@ -1,0 +1,113 @@
+"""The noise of regression nets, from the residuals of rows that each has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sksubnet.jacobian import evaluate
+from sksubnet.nets import NoiseNet, Rows, TrainedNet, fit_noise
+from sksubnet.predictive import Gaussian
+
+NOISE_FLOOR = 1e-8
+"""Smallest noise variance, as a share of the target's, of a net that fits every row."""
+
+ROWS_TO_STOP = 0.2
+"""Share of the unseen rows that a noise net stops on where there is one net."""
+
+LEAST_ROWS = 100
+"""Unseen rows below which the noise is not asked whether it differs from row to row."""
+
+
+def unseen(net: TrainedNet) -> Rows:
+    """Rows that were held out, or those of the training where none were."""
+    return net.train if net.held_out is None else net.held_out
+
+
+def with_constant_noise(nets: list[TrainedNet]) -> list[TrainedNet]:
+    """Give all nets one noise for all rows: the variance of the residuals of all unseen rows."""
+    rows = [_squared_residuals(net) for net in nets]
+    weights = torch.cat([part.weights for part in rows]).double()
+    squared = torch.cat([part.y for part in rows]).double()
+    variance = (weights / weights.sum()) @ squared
+    targets = torch.cat([unseen(net).y for net in nets]).double()
+    smallest = NOISE_FLOOR * (weights / weights.sum() @ targets.square()).clamp(min=NOISE_FLOOR)
+    likelihood = Gaussian(torch.maximum(variance, smallest).cpu())
+    return [replace(net, likelihood=likelihood) for net in nets]
+
+
+def with_noise_by_row(nets: list[TrainedNet], *, always: bool) -> list[TrainedNet]:
+    """Give each net a noise that depends on the inputs, on top of nets with a constant one.
+
+    Each noise net trains on the residuals of rows that the net of their own fold has not seen, and
+    stops on those that its own net has not seen. Unless ``always``, only where that predicts these
+    rows better than a constant by more than a standard error.
+    """
+    residuals = [_squared_residuals(net) for net in nets]
+    if sum(map(len, residuals)) < (2 if always else LEAST_ROWS):
+        return nets
+    splits = _splits(residuals, nets[0].seed)
+    found = [
+        fit_noise(train, held_out, dtype=net.latent.dtype, seed=net.seed)
+        for net, (train, held_out) in zip(nets, splits, strict=True)
+    ]
+    if not always and not _is_better(found, [held_out for _, held_out in splits]):
+        return nets
+    return [_with(net, noise) for net, noise in zip(nets, found, strict=True)]
+
+
+def _squared_residuals(net: TrainedNet) -> Rows:
+    """Unseen rows with their squared residuals (N, C) as targets."""
+    rows = unseen(net)
+    with torch.no_grad():
+        squared = (rows.y - evaluate(net.latent, rows.X)).square()
+    return replace(rows, y=squared)
+
+
+def _splits(residuals: list[Rows], seed: int) -> list[tuple[Rows, Rows]]:
+    """Rows to train each noise net on, and to stop on: those that its net has not seen."""
+    if len(residuals) == 1:
+        (rows,) = residuals
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        n_stop = max(1, round(ROWS_TO_STOP * len(rows)))
+        return [(rows[order[n_stop:].sort().values], rows[order[:n_stop].sort().values])]
+    splits = []
+    for k, held_out in enumerate(residuals):
+        others = [rows for j, rows in enumerate(residuals) if j != k]
+        parts = (
+            torch.cat(part) for part in zip(*((r.X, r.y, r.weights) for r in others), strict=True)
+        )
+        splits.append((Rows(*parts), held_out))
+    return splits
+
+
+def _is_better(noise: list[NoiseNet], held_out: list[Rows]) -> bool:
+    """Whether noise by row predicts residuals better than a constant by a standard error."""
+    excess, weights = [], []
+    for net, rows in zip(noise, held_out, strict=True):
+        w = (rows.weights / rows.weights.sum()).double().cpu()
+        squared = rows.y.double().cpu()
+        losses = []
+        for variance in (net(rows.X), torch.ones_like(squared)):
+            scaled = variance * (w @ (squared / variance))
+            losses.append((scaled.log() + squared / scaled).sum(dim=1) / 2)
+        excess.append(losses[0] - losses[1])
+        weights.append(rows.weights.double().cpu())
+    all_excess, all_weights = torch.cat(excess), torch.cat(weights)
+    shares = all_weights / all_weights.sum()
+    mean = shares @ all_excess
+    error = (shares @ (all_excess - mean).square() / all_weights.sum()).sqrt()
+    return bool(mean < -error)
+
+
+def _with(net: TrainedNet, noise: NoiseNet) -> TrainedNet:
+    """Give a net and its rows this noise."""
+    train, held_out = (
+        rows and replace(rows, noise=noise(rows.X).to(rows.y)) for rows in (net.train, net.held_out)
+    )
+    assert train is not None and train.noise is not None
+    shares = (train.weights / train.weights.sum()).double()
+    mean: Tensor = shares.cpu() @ train.noise.double().cpu()
+    return replace(net, train=train, held_out=held_out, noise=noise, likelihood=Gaussian(mean))

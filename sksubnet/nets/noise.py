@@ -1,0 +1,73 @@
+"""Noise that differs from row to row: a second net, of the squared residuals of the first.
+
+It leaves the mean as it is, unlike one net with two outputs; see Detlefsen, Jorgensen and Hauberg,
+"Reliable training and estimation of variance networks", NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sksubnet.jacobian import evaluate
+from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
+from sksubnet.nets.default import default_net
+from sksubnet.nets.modules import load
+from sksubnet.nets.randomness import RandomStream
+from sksubnet.nets.trained import Latent, Rows
+from sksubnet.nets.training import fit_net, prepare
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseNet:
+    """Noise variance of each output as a function of the inputs.
+
+    Attributes
+    ----------
+    latent : Latent
+        Logarithm of the variance over ``level``.
+    level : Tensor of shape (C,)
+        Mean squared residual of the rows that it was trained on.
+    scale : float
+        Factor on the variance that the tuning found.
+    """
+
+    latent: Latent
+    level: Tensor
+    scale: float = 1.0
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Noise variances (B, C) of rows, float64 on the CPU."""
+        with torch.inference_mode():
+            change = evaluate(self.latent, X.flatten(1)).double().cpu()
+        limited = change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+        return self.scale * self.level * limited.exp()
+
+    def scaled(self, scale: float) -> NoiseNet:
+        """Noise of so many times the variance."""
+        return replace(self, scale=self.scale * scale)
+
+
+def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> NoiseNet:
+    """Train on squared residuals, the targets (N, C) of the rows; stop early on those held out."""
+    weights = train.weights / train.weights.sum()
+    level = (weights @ train.y).clamp(min=torch.finfo(train.y.dtype).tiny)
+    train, held_out = (
+        replace(rows, X=rows.X.flatten(1), y=rows.y / level) for rows in (train, held_out)
+    )
+    net = default_net(
+        train.X.double().cpu().numpy(),
+        train.weights.double().cpu().numpy(),
+        task="noise",
+        n_train=len(train),
+        stops_early=True,
+        verbose=0,
+    )
+    stream = RandomStream(seed)
+    with stream.everywhere():
+        net = prepare(net, n_features=train.X.shape[1], n_outputs=train.y.shape[1], dtype=dtype)
+    net.module_.to(train.X.device)
+    load(net, fit_net(net, train, held_out, stream))
+    return NoiseNet(Latent(net.module_, False), level.double().cpu())
