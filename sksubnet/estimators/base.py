@@ -143,9 +143,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
-        latent = self._latent
+        weight = next(self.net_.module_.parameters())
         writeable = np.require(array, requirements="W")
-        inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
+        inputs = torch.as_tensor(writeable, dtype=weight.dtype, device=weight.device)
         check_range(inputs, array)
         return inputs
 
