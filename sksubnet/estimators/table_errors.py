@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 
 HINTS = {
@@ -44,8 +45,8 @@ def hints(what: str) -> Iterator[None]:
 
 
 def check_range(inputs: Tensor, array: np.ndarray) -> None:
-    """Raise where finite values of the array are too large for the dtype of the inputs."""
-    if not inputs.isfinite().all():
+    """Raise where finite float64 values of the array are too large for the dtype of the inputs."""
+    if inputs.dtype != torch.float64 and not inputs.isfinite().all():
         raise ValueError(
             f"X has values up to {np.abs(array).max():.1e}, too large for {inputs.dtype}. Use "
             "dtype='float64', or scale that column."

@@ -25,6 +25,11 @@ OF_STATE_DICTS = frozenset(
 )
 """Attributes of every module that only saving and loading look at."""
 
+OF_MODULES = frozenset(vars(nn.Module())) - OF_STATE_DICTS
+"""Attributes that torch gives every module, of which no two are the same container."""
+
+TENSORS = ("_parameters", "_buffers")
+
 
 def private_copy(module: M) -> M:
     """Copy the modules of a net, which share their tensors and whatever else is no module.
@@ -67,7 +72,9 @@ def _copied(module: Any, memo: Memo) -> Any:
     # The compiled call is that of the original.
     attributes.pop("_compiled_call_impl", None)
     for name, value in attributes.items():
-        if name not in OF_STATE_DICTS:
+        if name in OF_MODULES and type(value) in CONTAINERS and (not value or name in TENSORS):
+            attributes[name] = value.copy() if value else type(value)()
+        elif name not in OF_STATE_DICTS:
             attributes[name] = _own(value, memo)
     for kind in type(module).__mro__:
         slots = kind.__dict__.get("__slots__", ())

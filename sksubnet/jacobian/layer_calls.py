@@ -5,7 +5,7 @@ modules, so the net is a private copy.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ from sksubnet.jacobian.process_settings import WITHOUT_CUDNN
 Calls = dict[str, list["Call"]]
 
 CHUNK_BYTES = 64 * 2**20
+
+ONE_INPUT = tree_flatten(((0,), {}))[1]
+"""How the arguments of a call with one input are arranged."""
 
 
 class Model(Protocol):
@@ -50,6 +53,10 @@ class Call:
     @classmethod
     def capture(cls, args: Any, kwargs: Any, output: Any) -> tuple["Call", Any]:
         """Record a call, and hand on clones, so that in-place use leaves what was captured."""
+        plain = len(args) == 1 and not kwargs and type(args[0]) is type(output) is Tensor
+        if plain and output.is_floating_point():
+            output = output if output.requires_grad else output.detach().requires_grad_()
+            return cls([args[0].detach()], ONE_INPUT, [output]), output.clone()
         inputs, spec = tree_flatten((args, kwargs))
         inputs = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
         leaves, output_spec = tree_flatten(output)
@@ -213,11 +220,9 @@ def _check_independent(alone: Tensor, in_batch: Tensor) -> None:
 @contextmanager
 def differentiable(module: nn.Module) -> Iterator[None]:
     """Record gradients whatever the caller's mode."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        if torch.cuda.is_initialized() and _recurrent_on_cuda(module):
-            stack.enter_context(WITHOUT_CUDNN)
+    cudnn_fails = torch.cuda.is_initialized() and _recurrent_on_cuda(module)
+    setting = WITHOUT_CUDNN if cudnn_fails else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), setting:
         yield
 
 

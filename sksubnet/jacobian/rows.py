@@ -195,4 +195,5 @@ def _linear_squares(p: PlannedParameter, call: Call) -> Tensor:
 
 def _identity(outputs: Tensor) -> Tensor:
     """Seeds (B, C, C) that give every output its own row."""
-    return torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1)
+    eye = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+    return eye.expand(len(outputs), -1, -1)

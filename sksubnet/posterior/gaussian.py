@@ -83,9 +83,12 @@ class GaussianPosterior:
         """``J H^-1 J^T`` of Jacobian rows: (..., m, S) -> (..., m, m)."""
         if self.basis is None or self.basis.shape[0] != self.basis.shape[1]:
             return self.project(jacobian).covariance(self.prior_precision)
-        # Scaling the basis instead of its products with every row saves passes over those.
-        scaled = self.basis * (self.eigenvalues + self.prior_precision).rsqrt()
-        white = _times(jacobian, scaled.to(jacobian.dtype))
+        scale = (self.eigenvalues + self.prior_precision).rsqrt()
+        if jacobian.numel() < self.basis.numel():
+            white = _times(jacobian, self.basis.to(jacobian.dtype)) * scale.to(jacobian.dtype)
+        else:
+            # Scaling the basis instead of its products with every row saves passes over those.
+            white = _times(jacobian, (self.basis * scale).to(jacobian.dtype))
         return (white @ white.mT).double()
 
     def sample(self, n_draws: int, generator: torch.Generator) -> Tensor:

@@ -29,7 +29,7 @@ from sksubnet.posterior import (
 )
 
 N_THREADS = 8
-N_CALLS = 50
+N_CALLS = 35
 """Calls of a thread to each estimator."""
 
 X = np.random.default_rng(0).normal(size=(40, 3))
