@@ -55,11 +55,12 @@ def test_map_agrees_with_the_net(moons):
     vector = torch.zeros(final.subnetwork_.n_weights)
     vector[final.subnetwork_.indices] = 1
     module = final.net_.module_
-    torch.nn.utils.vector_to_parameters(
-        vector.to(next(module.parameters())), clone := _copy(module)
-    )
-    for layer, parameter in zip(display.layers, clone, strict=True):
-        np.testing.assert_array_equal(layer.mask, parameter.detach().numpy() > 0)
+    parameters = [
+        torch.zeros_like(parameter, dtype=vector.dtype) for parameter in module.parameters()
+    ]
+    torch.nn.utils.vector_to_parameters(vector, parameters)
+    for layer, parameter in zip(display.layers, parameters, strict=True):
+        np.testing.assert_array_equal(layer.mask, parameter.numpy() > 0)
     display.plot()
     titles = [ax.get_title() for ax in display.axes_]
     shown = frame[frame["selected"] > 0]
