@@ -62,7 +62,14 @@ def axes_of(
 
 def panel_below(ax: Any, height: float = 0.25, gap: float = 0.06) -> Any:
     """Axes under ``ax`` with the same x-axis, which moves there."""
-    lower = ax.inset_axes([0, -height - gap, 1, height], sharex=ax)
+    place = ax.get_subplotspec()
+    if place is None:
+        lower = ax.inset_axes([0, -height - gap, 1, height], sharex=ax)
+    else:
+        # A layout engine keeps room for subplots, and not for all labels of axes inside axes.
+        parts = place.subgridspec(2, 1, height_ratios=[1, height], hspace=gap)
+        ax.set_subplotspec(parts[0])
+        lower = ax.figure.add_subplot(parts[1], sharex=ax)
     ax.tick_params(axis="x", labelbottom=False)
     lower.set_xlabel(ax.get_xlabel())
     ax.set_xlabel("")

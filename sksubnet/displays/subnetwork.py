@@ -251,15 +251,24 @@ class SubnetworkDisplay:
             inner.spines[:].set_visible(True)
             outputs = layer.mask.shape[0] if layer.mask.ndim > 1 else 1
             inputs = layer.mask.size // outputs
-            inner.set_xticks([0, matrix.shape[1] - 1], ["1", str(inputs)])
-            inner.set_yticks([0, matrix.shape[0] - 1], ["1", str(outputs)])
+            _number_ends(inner.xaxis, matrix.shape[1], inputs)
+            _number_ends(inner.yaxis, matrix.shape[0], outputs)
             selected = f"{int(layer.mask.sum())} of {layer.mask.size}"
             inner.set_title(f"{_short(layer.name)}\n{selected}", fontsize="small")
-            inner.set_xlabel("inputs", fontsize="small", labelpad=-4)
+            inner.set_xlabel("inputs", fontsize="small")
             if not across:
-                inner.set_ylabel("outputs", fontsize="small", labelpad=-4)
+                inner.set_ylabel("outputs", fontsize="small")
             drawn.append(inner)
         return drawn
+
+
+def _number_ends(axis: Any, n_cells: int, size: int) -> None:
+    """Ticks at the first and the last cell, with the label between them."""
+    if n_cells == 1:
+        axis.set_ticks([0], ["1"])
+        return
+    axis.set_ticks([0, n_cells - 1], ["1", str(size)])
+    axis.labelpad = -4
 
 
 def _short(name: str) -> str:

@@ -92,11 +92,17 @@ def test_auroc_is_scikit_learns():
     display = UncertaintyShiftDisplay.from_predictions(inside, outside)
     expected = roc_auc_score([0] * 80 + [1] * 50, np.concatenate([inside, outside]))
     assert display.auroc_ == pytest.approx(expected)
+
+
+def test_error_of_the_auroc_is_that_of_rows_drawn_again():
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(size=300), rng.normal(1, 0.3, size=20)
+    display = UncertaintyShiftDisplay.from_predictions(inside, outside)
     again = [
-        UncertaintyShiftDisplay(rng.choice(inside, 80), rng.choice(outside, 50)).auroc_
-        for _ in range(2000)
+        UncertaintyShiftDisplay(rng.choice(inside, 300), rng.choice(outside, 20)).auroc_
+        for _ in range(3000)
     ]
-    assert display.auroc_error_ == pytest.approx(np.std(again), rel=0.1)
+    assert display.auroc_error_ == pytest.approx(np.std(again), rel=0.05)
 
 
 def test_shift_of_the_entropy_of_any_classifier(known_classifier, three_classes):
@@ -126,7 +132,7 @@ def test_error_on_the_rows_that_are_kept(known_classifier, three_classes):
         assert display.kept[n - 1] == n / 500
         best = np.sort(wrong)[:n].mean()
         assert display.best[0, n - 1] == pytest.approx(best)
-    n = 57
+    n = 12
     expected = wrong[np.argsort(entropy)[:n]].std(ddof=1) / np.sqrt(n)
     assert display.standard_error[0, n - 1] == pytest.approx(expected)
     assert display.area_[0] == pytest.approx(display.error[0].mean())
@@ -141,6 +147,10 @@ def test_error_of_a_regressor_is_the_root_mean_squared(known_regressor, gaussian
         assert display.error[0, n - 1] == pytest.approx(np.sqrt(np.mean((y - X[:, 0])[kept] ** 2)))
     frame = display.frame()
     assert list(frame["n"]) == list(range(1, 401))
+    rng = np.random.default_rng(0)
+    squared = (y - X[:, 0]) ** 2
+    again = [np.sqrt(rng.choice(squared, 400).mean()) for _ in range(4000)]
+    assert frame["standard_error"].iloc[-1] == pytest.approx(np.std(again), rel=0.05)
 
 
 def test_rows_of_equal_uncertainty_are_kept_at_random():

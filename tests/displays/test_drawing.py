@@ -55,6 +55,22 @@ def test_draws_on_the_given_axes_or_on_its_own_at_print_size(name):
     assert plt.rcParams == before
 
 
+@pytest.mark.parametrize("name", ["quantiles", "reliability", "intervals"])
+@pytest.mark.parametrize("free", [False, True])
+def test_panel_below_keeps_its_labels_inside_the_figure(name, free):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    figure = plt.figure(layout=None if free else "constrained")
+    ax = figure.add_axes((0.2, 0.5, 0.7, 0.4)) if free else figure.add_subplot(1, 2, 1)
+    display = DISPLAYS[name]().plot(ax=ax)
+    lower = getattr(display, "width_ax_" if name == "intervals" else "counts_ax_")
+    figure.canvas.draw()
+    assert lower.get_xlim() == ax.get_xlim()
+    label = lower.xaxis.label.get_window_extent()
+    assert label.y0 > 0
+    assert lower.get_position().y1 < ax.get_position().y0
+    assert ax.get_xlabel() == ""
+
+
 @pytest.mark.parametrize("name", DISPLAYS)
 def test_without_matplotlib_there_are_numbers_still(name, monkeypatch):
     pytest.importorskip("pandas")

@@ -52,6 +52,11 @@ def test_quantiles_of_a_mixture_are_not_taken_for_a_gaussian():
     np.testing.assert_allclose(display.pit[0], 0.5, atol=1e-9)
 
 
+def test_target_on_a_quantile_counts_as_below_it():
+    display = QuantileCalibrationDisplay.from_predictions([0.0], ([0.0], [1.0]), levels=[0.4, 0.5])
+    np.testing.assert_array_equal(display.observed, [[0, 1]])
+
+
 def test_quantile_plot_says_what_it_shows(known_regressor, gaussian_rows):
     X, y = gaussian_rows
     models = {"known": known_regressor, "ridge": BayesianRidge().fit(X, y)}
@@ -156,8 +161,9 @@ def test_bands_with_parts():
     np.testing.assert_allclose(frame["std_aleatoric"], 0.4, rtol=1e-6)
     np.testing.assert_allclose(frame["std_epistemic"], 0.3, rtol=1e-6)
     ax = display.plot(n_std=3).ax_
-    tops = [band.get_paths()[0].vertices[:, 1].max() for band in ax.collections]
-    np.testing.assert_allclose(tops, [1.5, 0.9], rtol=1e-6)
+    heights = [band.get_paths()[0].vertices[:, 1] for band in ax.collections]
+    np.testing.assert_allclose([h.max() for h in heights], [1.5, 0.9], rtol=1e-6)
+    np.testing.assert_allclose([h.min() for h in heights], [-1.5, -0.9], rtol=1e-6)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts[:2] == ["±3 sd, new target, with noise", "±3 sd, function (epistemic)"]
     assert texts[-1] == "data (n = 2)"
