@@ -132,9 +132,6 @@ def test_error_on_the_rows_that_are_kept(known_classifier, three_classes):
         assert display.kept[n - 1] == n / 500
         best = np.sort(wrong)[:n].mean()
         assert display.best[0, n - 1] == pytest.approx(best)
-    n = 12
-    expected = wrong[np.argsort(entropy)[:n]].std(ddof=1) / np.sqrt(n)
-    assert display.standard_error[0, n - 1] == pytest.approx(expected)
     assert display.area_[0] == pytest.approx(display.error[0].mean())
     assert display.error_name == "error rate"
 
@@ -151,6 +148,13 @@ def test_error_of_a_regressor_is_the_root_mean_squared(known_regressor, gaussian
     squared = (y - X[:, 0]) ** 2
     again = [np.sqrt(rng.choice(squared, 400).mean()) for _ in range(4000)]
     assert frame["standard_error"].iloc[-1] == pytest.approx(np.std(again), rel=0.05)
+
+
+def test_standard_error_of_few_rows():
+    errors = np.array([0.0, 1.0, 1.0, 4.0])
+    display = RejectionDisplay.from_predictions(errors, [0.1, 0.2, 0.3, 0.4])
+    expected = [0, *(errors[:n].std(ddof=1) / np.sqrt(n) for n in (2, 3, 4))]
+    np.testing.assert_allclose(display.standard_error[0], expected)
 
 
 def test_rows_of_equal_uncertainty_are_kept_at_random():
