@@ -85,6 +85,26 @@ class Tuned:
     at_edge: str = ""
     given: bool = False
 
+    def __repr__(self) -> str:
+        return "Tuned: " + ", ".join(f"{name} {value}" for name, value in self._facts())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._facts())
+        return f"<table>{rows}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Name and text of what was chosen, and from where."""
+        facts = [("prior precision", f"{self.prior_precision:.4g}")]
+        if self.noise_scale != 1:
+            facts.append(("noise variance", f"times {self.noise_scale:.4g}"))
+        if self.grid is not None and self.losses is not None:
+            limits = f"{len(self.grid)} values from {self.grid[0]:g} to {self.grid[-1]:g}"
+            facts.append(("scanned", limits))
+            facts.append(("lowest loss", f"{float(self.losses.min()):.4g} nats"))
+        if self.at_edge:
+            facts.append(("best value", f"at the {self.at_edge} edge"))
+        return facts
+
     def of_net(self, index: int) -> tuple[float, float]:
         """Prior precision and noise scale of one of the nets.
 

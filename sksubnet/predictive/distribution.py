@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sksubnet.predictive import table
 from sksubnet.predictive.likelihood import (
     N_DRAWS,
     Bernoulli,
@@ -123,12 +126,13 @@ class Predictive:
     def stack(parts: Sequence[Predictive]) -> Predictive:
         """Predictive of the rows of all parts, which come from the same model."""
         mixtures = [part.mixture for part in parts if part.mixture is not None]
-        likelihoods = [part.likelihood for part in parts]
-        noise = [like.noise_variance for like in likelihoods if isinstance(like, Gaussian)]
-        by_row = bool(noise) and noise[0].ndim == 2
+        likelihood = parts[0].likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.by_row:
+            noise = [part._regression("stack").noise_variance for part in parts]
+            likelihood = Gaussian(torch.cat(noise))
         return replace(
             parts[0],
-            likelihood=Gaussian(torch.cat(noise)) if by_row else parts[0].likelihood,
+            likelihood=likelihood,
             mean=torch.cat([part.mean for part in parts]),
             covariance=torch.cat([part.covariance for part in parts]),
             mixture=Mixture.stack(mixtures) if mixtures else None,
@@ -308,6 +312,229 @@ class Predictive:
                 "use probabilities, entropy or mutual_information."
             )
         return self.likelihood
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        return table.text(self, *self._shown())
+
+    def _repr_html_(self) -> str:
+        return table.as_html(self, *self._shown())
+
+    def _shown(self) -> tuple[Predictive, list[int], str]:
+        """Rows that a printed table has, their positions, and its title."""
+        rows = table.shown_rows(len(self))
+        if isinstance(self.likelihood, Gaussian):
+            n_columns, what, ending = self.mean.shape[1], "target", "s"
+            rest = ", lower to upper holds 90%" if n_columns == 1 else ""
+        else:
+            n_columns, what, ending = max(2, self.mean.shape[1]), "class", "es"
+            rest = ", entropies in nats"
+        number = f"{n_columns} {what}{ending if n_columns > 1 else ''}"
+        title = f"Predictive: {len(self)} row{'' if len(self) == 1 else 's'}, {number}{rest}"
+        return self._rows(rows), rows, title
+
+    def _rows(self, rows: Sequence[int]) -> Predictive:
+        """Predictive of some of the rows."""
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.mean.device)
+        likelihood = self.likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.by_row:
+            likelihood = Gaussian(likelihood.noise_variance[index])
+        return replace(
+            self,
+            mean=self.mean[index],
+            covariance=self.covariance[index],
+            likelihood=likelihood,
+            mixture=self.mixture and self.mixture.rows(index),
+        )
+
+    def to_frame(
+        self,
+        index: Sequence[Hashable] | None = None,
+        names: Sequence[Hashable] | None = None,
+        coverage: float = 0.9,
+    ) -> Any:
+        """All of it as a data frame, a row for each row.
+
+        Parameters
+        ----------
+        index : sequence of length N, default=None
+            Labels of the rows, such as the index of the frame that was predicted.
+        names : sequence of length C or K, default=None
+            Names of the targets, or of the classes as ``classes_`` has them; they are numbered if
+            ``None``.
+        coverage : float, default=0.9
+            Probability between ``lower`` and ``upper``; regression only.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Regression: ``mean``, ``std``, ``std_aleatoric``, ``std_epistemic``, ``lower`` and
+            ``upper``; for several targets two levels of columns, first the target. Classification:
+            ``p(name)`` for every class, ``entropy`` and ``mutual_information`` in nats.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.predictive import Bernoulli, Predictive
+        >>> predictive = Predictive(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1, 1), Bernoulli())
+        >>> predictive.to_frame(index=["ann", "bob"], names=["no", "yes"]).round(2)
+             p(no)  p(yes)  entropy  mutual_information
+        ann   0.50    0.50     0.69                0.09
+        bob   0.16    0.84     0.43                0.05
+        """
+        return table.frame(self, index, names, coverage)
+
+    def cdf(self, y: ArrayLike) -> FloatArray:
+        """Probability of a target at or below `y`, noise included; each target by itself.
+
+        Parameters
+        ----------
+        y : array-like of shape (N, C), or (N,) for one target
+            One value for every row and target.
+
+        Returns
+        -------
+        ndarray of the shape of `y`
+            Uniform on [0, 1] over rows whose targets follow the predictive distribution.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.predictive import Gaussian, Predictive
+        >>> noise = Gaussian(torch.tensor([0.75]))
+        >>> Predictive(torch.zeros(1, 1), torch.tensor([[[0.25]]]), noise).cdf([1.96]).round(3)
+        array([0.975])
+        """
+        means, covariances = self._target_components("cdf")
+        targets = self._checked_targets(y)
+        std = covariances.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+        # A target without any variance is a step.
+        z = (targets - means) / std.clamp_min(torch.finfo(std.dtype).tiny)
+        return _array(torch.special.ndtr(z).mean(dim=0)).reshape(np.shape(y))
+
+    def log_prob(self, y: ArrayLike) -> FloatArray:
+        """Log of the predictive density of targets, or of the probability of classes.
+
+        Parameters
+        ----------
+        y : array-like of shape (N, C), or (N,) for one target or for classes
+            Targets; or classes as the numbers of the columns of ``probabilities``.
+
+        Returns
+        -------
+        ndarray of shape (N,)
+            In nats. Several targets of a row are taken together: their joint density, with what
+            the posterior says about how they vary together.
+
+        Raises
+        ------
+        ValueError
+            If a target has no density, because neither noise nor weights give it any variance.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.predictive import Gaussian, Predictive
+        >>> noise = Gaussian(torch.tensor([0.75]))
+        >>> Predictive(torch.zeros(1, 1), torch.tensor([[[0.25]]]), noise).log_prob([0.0]).round(4)
+        array([-0.9189])
+        """
+        if not isinstance(self.likelihood, Gaussian):
+            probabilities = self.probabilities()
+            codes = np.asarray(y)
+            classes = range(probabilities.shape[1])
+            if codes.shape != (len(self),) or not np.isin(codes, classes).all():
+                raise ValueError(
+                    f"y has shape {codes.shape}; give the {len(self)} rows' classes as numbers "
+                    f"of the columns, 0 to {classes[-1]}."
+                )
+            with np.errstate(divide="ignore"):
+                result: FloatArray = np.log(probabilities[np.arange(len(self)), codes.astype(int)])
+            return result
+        means, covariances = self._target_components("log_prob")
+        root, failed = torch.linalg.cholesky_ex(covariances)
+        if bool(failed.any()):
+            raise ValueError(
+                "Some target has no predictive variance, so it has no density; use cdf or "
+                "quantiles, or give the model noise."
+            )
+        residual = (self._checked_targets(y) - means).unsqueeze(-1)
+        z = torch.linalg.solve_triangular(root, residual, upper=False).squeeze(-1)
+        log_norm = root.diagonal(dim1=-2, dim2=-1).log() + 0.5 * math.log(2 * math.pi)
+        by_component = -(0.5 * z.square() + log_norm).sum(dim=-1)
+        return _array(torch.logsumexp(by_component, dim=0) - math.log(len(means)))
+
+    def sample(
+        self, n: int = 1, random_state: int | np.random.Generator | None = None
+    ) -> NDArray[Any]:
+        """Draw targets or classes, every row by itself.
+
+        Parameters
+        ----------
+        n : int, default=1
+            Number of draws for each row.
+        random_state : int, numpy Generator or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray of shape (N, C, n) or (N, n)
+            Targets, noise included; or classes as the numbers of the columns of ``probabilities``.
+            Draws of functions that hang together over the rows are the regressors' ``sample_y``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.predictive import Gaussian, Predictive
+        >>> noise = Gaussian(torch.tensor([0.16]))
+        >>> predictive = Predictive(torch.zeros(1, 1), torch.tensor([[[0.09]]]), noise)
+        >>> predictive.sample(10_000, random_state=0).std().round(1)
+        np.float64(0.5)
+        """
+        generator = np.random.default_rng(random_state)
+        if not isinstance(self.likelihood, Gaussian):
+            levels = self.probabilities().cumsum(axis=1)[:, None]
+            uniform = generator.random((len(self), n, 1)) * levels[..., -1:]
+            classes: NDArray[np.int64] = (levels <= uniform).sum(axis=-1)
+            return classes
+        means, covariances = (part.cpu().numpy() for part in self._target_components("sample"))
+        values, vectors = np.linalg.eigh(covariances)
+        roots = vectors * np.sqrt(values.clip(min=0))[..., None, :]
+        component = generator.integers(len(means), size=(len(self), n))
+        normals = generator.standard_normal((len(self), n, means.shape[-1], 1))
+        rows = np.arange(len(self))[:, None]
+        draws = means[component, rows] + (roots[component, rows] @ normals)[..., 0]
+        result: FloatArray = draws.swapaxes(1, 2)
+        return result
+
+    def _target_components(self, method: str) -> tuple[Tensor, Tensor]:
+        """Means (M, N, C) and covariances (M, N, C, C) of the target's Gaussians, with noise."""
+        components = self._components().with_noise(self._regression(method))
+        assert components.row_noise is not None
+        means = components.means.detach().double()
+        covariances = torch.diag_embed(components.row_noise.to(means))
+        if components.covariances is not None:
+            covariances = covariances + components.covariances.detach().double()
+        return means, covariances.expand(*means.shape, means.shape[-1])
+
+    def _checked_targets(self, y: ArrayLike) -> Tensor:
+        """Targets (N, C) from an array of that shape, or (N,) where there is one target."""
+        targets = np.asarray(y, dtype=np.float64)
+        n_targets = self.mean.shape[1]
+        shapes = [(len(self), n_targets)] + [(len(self),)] * (n_targets == 1)
+        if targets.shape not in shapes:
+            raise ValueError(
+                f"y has shape {targets.shape}; it must be one of {shapes}, a value for every row "
+                "and target."
+            )
+        return torch.as_tensor(targets.reshape(shapes[0]), device=self.mean.device)
 
 
 def _check_component(component: str) -> None:

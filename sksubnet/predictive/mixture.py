@@ -46,6 +46,22 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.means)
 
+    @property
+    def row_noise(self) -> Tensor | None:
+        """Noise variances (M, N, C) or, the same for all rows, (M, 1, C)."""
+        if self.noise is None or self.noise.ndim == 3:
+            return self.noise
+        return self.noise[:, None]
+
+    def rows(self, index: Tensor | slice) -> Mixture:
+        """Mixture of some of the rows."""
+        within, noise = self.covariances, self.noise
+        return Mixture(
+            self.means[:, index],
+            None if within is None else within[:, index],
+            noise if noise is None or noise.ndim == 2 else noise[:, index],
+        )
+
     @staticmethod
     def stack(parts: Sequence[Mixture]) -> Mixture:
         """Concatenate the rows of mixtures of the same components."""
@@ -119,14 +135,13 @@ class Mixture:
 
     def quantiles(self, levels: Tensor, noise: Tensor) -> Tensor:
         """Quantiles (N, C, Q) of latent plus noise, (C,) or (N, C), by bisection on the cdf."""
-        noise = noise.expand(len(self), *noise.shape) if self.noise is None else self.noise
-        if noise.ndim == 2:
-            noise = noise[:, None]
-        noise = noise.double().expand_as(self.means)
+        row_noise = self.with_noise(Gaussian(noise)).row_noise
+        assert row_noise is not None
+        row_noise = row_noise.double().expand_as(self.means)
         result = torch.empty(*self.means.shape[1:], len(levels), dtype=torch.float64)
         for rows in row_chunks(self.means.shape[1], len(self) * len(levels), result.shape[1]):
             means = self.means[:, rows].double()
-            variance = noise[:, rows]
+            variance = row_noise[:, rows]
             if self.covariances is not None:
                 within = self.covariances[:, rows].diagonal(dim1=-2, dim2=-1).double()
                 variance = variance + within.clamp_min(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from sksubnet.selection.scores import SCORES
 if TYPE_CHECKING:
     from sksubnet.jacobian import JacobianPlan
     from sksubnet.nets import TrainedNet
+
+LAYERS_SHOWN = 20
+"""Most parameter tensors that a printed subnetwork lists."""
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -57,8 +61,45 @@ class Subnetwork:
 
     def table(self) -> str:
         """Return a readable table: how many weights of each parameter tensor are selected."""
+        return self._table(self.layers)
+
+    def __repr__(self) -> str:
+        shown = self._shown_layers()
+        left_out = len(self.layers) - len(shown)
+        more = f"\n({left_out} parameter tensors not shown)" if left_out else ""
+        return f"{self._summary()}\n{self._table(shown)}{more}"
+
+    def _repr_html_(self) -> str:
+        rows = ["<th>parameter</th><th>selected</th><th>of</th><th>share</th>"]
+        for name, size, selected in (*self._shown_layers(), ("all", self.n_weights, len(self))):
+            share = f"{selected / max(size, 1):.1%}"
+            cells = "".join(f"<td>{cell}</td>" for cell in (selected, size, share))
+            rows.append(f"<th>{html.escape(name)}</th>{cells}")
+        table = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<p>{html.escape(self._summary())}</p><table>{table}</table>"
+
+    def _summary(self) -> str:
+        """One line: how many weights, what they keep, and how many are without effect."""
+        share = len(self) / max(self.n_weights, 1)
+        parts = [f"Subnetwork: {len(self)} of {self.n_weights} weights ({share:.1%})"]
+        if self.explained_variance is not None:
+            kept = f"{self.explained_variance:.1%}"
+            parts.append(f"keeps {kept} of the predictive variance at the reference inputs")
+        if self.n_inert:
+            parts.append(f"{self.n_inert} without effect on the training rows")
+        return ", ".join(parts)
+
+    def _shown_layers(self) -> tuple[tuple[str, int, int], ...]:
+        """All parameter tensors; of many, those that hold most of the selected weights."""
+        if len(self.layers) <= LAYERS_SHOWN:
+            return self.layers
+        most = sorted(self.layers, key=lambda layer: -layer[2])[:LAYERS_SHOWN]
+        return tuple(layer for layer in self.layers if layer in most and layer[2])
+
+    def _table(self, layers: Sequence[tuple[str, int, int]]) -> str:
+        """Lines of a table: these parameter tensors, then the whole net."""
         total = ("all", self.n_weights, len(self))
-        rows = [*self.layers, total]
+        rows = [*layers, total]
         width = max(len("parameter"), *(len(name) for name, _, _ in rows))
         lines = [f"{'parameter':<{width}}  {'selected':>9}  {'of':>9}  share"]
         for name, size, selected in rows:

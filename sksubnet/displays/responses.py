@@ -1,0 +1,183 @@
+"""What the displays read off an estimator, ours or any of scikit-learn's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import entropy
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array, check_consistent_length
+
+from sksubnet.predictive import Gaussian, Predictive
+
+FloatArray = NDArray[np.float64]
+
+Prediction: TypeAlias = Predictive | tuple[ArrayLike, ArrayLike]
+"""A predictive distribution of one target, or mean and standard deviation (N,) of a Gaussian."""
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """One number a row, (N,), and what it is in words."""
+
+    values: FloatArray
+    quantity: str
+
+
+def floats(values: ArrayLike) -> FloatArray:
+    """Finite float64 array of one or two dimensions."""
+    result: FloatArray = check_array(values, ensure_2d=False, dtype=np.float64)
+    return result
+
+
+def same_rows(*arrays: Any) -> None:
+    """Refuse arrays of different length."""
+    check_consistent_length(*arrays)
+
+
+def named(models: Any, name: str | None) -> dict[str, Any]:
+    """Give models by name: a mapping as it is, one model under its name or that of its class."""
+    if isinstance(models, Mapping):
+        if not models:
+            raise ValueError("No model is given; give one, or a mapping from names to models.")
+        return {str(key): model for key, model in models.items()}
+    return {name if name is not None else _class_name(models): models}
+
+
+def _class_name(model: Any) -> str:
+    """Name of the class of an estimator, the last one of a pipeline; "" for arrays."""
+    if isinstance(model, Pipeline):
+        return _class_name(model[-1])
+    return type(model).__name__ if hasattr(model, "predict") else ""
+
+
+def final_estimator(estimator: Any) -> Any:
+    """Estimator inside searches and pipelines."""
+    if hasattr(estimator, "best_estimator_"):
+        return final_estimator(estimator.best_estimator_)
+    return final_estimator(estimator[-1]) if isinstance(estimator, Pipeline) else estimator
+
+
+def rows_it_sees(estimator: Any, X: Any) -> Any:
+    """Rows as they reach the estimator inside searches and pipelines."""
+    if hasattr(estimator, "best_estimator_"):
+        return rows_it_sees(estimator.best_estimator_, X)
+    if isinstance(estimator, Pipeline):
+        return rows_it_sees(estimator[-1], estimator[:-1].transform(X) if len(estimator) > 1 else X)
+    return X
+
+
+def knows_causes(estimator: Any) -> bool:
+    """Whether the estimator tells aleatoric and epistemic uncertainty apart."""
+    return hasattr(final_estimator(estimator), "predictive")
+
+
+def predictive_of(estimator: Any, X: Any) -> Predictive | None:
+    """Predictive distribution of rows where the estimator has one."""
+    if not knows_causes(estimator):
+        return None
+    result: Predictive = final_estimator(estimator).predictive(rows_it_sees(estimator, X))
+    return result
+
+
+def target_predictive(estimator: Any, X: Any) -> Predictive:
+    """Predictive distribution over targets; a Gaussian where only ``return_std`` is known."""
+    predictive = predictive_of(estimator, X)
+    if predictive is not None:
+        return predictive
+    try:
+        mean, std = estimator.predict(X, return_std=True)
+    except TypeError as error:
+        raise TypeError(
+            f"{_class_name(estimator)} has no predictive distribution: neither `predictive(X)` nor "
+            "`predict(X, return_std=True)`. Use one that has, or from_predictions."
+        ) from error
+    return as_predictive((mean, std))
+
+
+def as_predictive(prediction: Prediction) -> Predictive:
+    """Predictive distribution from itself, or from mean and standard deviation (N,) or (N, C)."""
+    if isinstance(prediction, Predictive):
+        return prediction
+    mean, std = (floats(part) for part in prediction)
+    if mean.shape != std.shape:
+        raise ValueError(f"mean has shape {mean.shape} and std {std.shape}; give one shape.")
+    if std.min() < 0:
+        raise ValueError(f"std has the value {std.min()}; standard deviations are not negative.")
+    mean, std = mean.reshape(len(mean), -1), std.reshape(len(std), -1)
+    covariance = torch.diag_embed(torch.as_tensor(std**2))
+    return Predictive(torch.as_tensor(mean), covariance, Gaussian(torch.zeros(mean.shape[1])))
+
+
+def column(values: FloatArray, target: int) -> FloatArray:
+    """Values (N, ...) of one target out of (N, C, ...)."""
+    n_targets = values.shape[1]
+    if not -n_targets <= target < n_targets:
+        raise ValueError(f"target={target} is not one of the {n_targets} targets.")
+    return values[:, target]
+
+
+def targets_of(y: ArrayLike, n_targets: int) -> FloatArray:
+    """Targets as (N, C)."""
+    values = floats(y)
+    values = values.reshape(len(values), -1)
+    if values.shape[1] != n_targets:
+        raise ValueError(f"y has {values.shape[1]} targets, the predictions have {n_targets}.")
+    return values
+
+
+def probabilities_of(estimator: Any, X: Any) -> FloatArray:
+    """Class probabilities (N, K)."""
+    if not hasattr(estimator, "predict_proba"):
+        raise TypeError(
+            f"{_class_name(estimator)} has no predict_proba; use a classifier that has, or "
+            "from_predictions."
+        )
+    return np.asarray(estimator.predict_proba(X), dtype=np.float64)
+
+
+def uncertainty_of(estimator: Any, X: Any, component: str, target: int = 0) -> Uncertainty:
+    """How uncertain an estimator is about every row, as a whole or by one cause.
+
+    Entropies for classifiers, standard deviations for regressors. An estimator without predictive
+    distribution knows the total only.
+    """
+    predictive = predictive_of(estimator, X)
+    if is_classifier(estimator):
+        if predictive is not None:
+            return Uncertainty(predictive.entropy(component), _entropy_name(component))
+        _refuse_parts(estimator, component)
+        total: FloatArray = entropy(probabilities_of(estimator, X), axis=1)
+        return Uncertainty(total, _entropy_name("total"))
+    if predictive is None:
+        _refuse_parts(estimator, component)
+        predictive = target_predictive(estimator, X)
+    return Uncertainty(column(predictive.std(component), target), _std_name(component))
+
+
+def _refuse_parts(estimator: Any, component: str) -> None:
+    if component != "total":
+        raise TypeError(
+            f"{_class_name(estimator)} does not tell {component} uncertainty apart; it has no "
+            "`predictive(X)`. Use 'total'."
+        )
+
+
+def _entropy_name(component: str) -> str:
+    names = {
+        "total": "entropy of the prediction (nats)",
+        "aleatoric": "expected entropy (nats)",
+        "epistemic": "mutual information (nats)",
+    }
+    return names[component]
+
+
+def _std_name(component: str) -> str:
+    prefix = "predictive" if component == "total" else component
+    return f"{prefix} sd (units of y)"
