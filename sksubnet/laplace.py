@@ -141,6 +141,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         link: str = "extended_probit",
         class_weight: Any = None,
         cv: Any = "auto",
+        refit: bool = False,
         dtype: str = "float64",
         batch_size: int | None = None,
         validation_fraction: float = 0.2,
@@ -159,6 +160,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         self.link = link
         self.class_weight = class_weight
         self.cv = cv
+        self.refit = refit
         self.dtype = dtype
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
@@ -301,6 +303,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         noise: Any = "auto",
         normalize_y: bool = True,
         cv: Any = "auto",
+        refit: bool = False,
         dtype: str = "float64",
         batch_size: int | None = None,
         validation_fraction: float = 0.2,
@@ -319,6 +322,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.noise = noise
         self.normalize_y = normalize_y
         self.cv = cv
+        self.refit = refit
         self.dtype = dtype
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction

@@ -15,7 +15,7 @@ from sksubnet.estimators import (
     BayesianNet,
     FittedNet,
     InitialNet,
-    Table,
+    TrainedFold,
     draw_seed,
     torch_threads,
 )
@@ -70,7 +70,7 @@ class NetDraws(BayesianNet):
     folds_: list[DrawnNet]
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the net and what its draws are made from.
 
         Parameters
@@ -82,6 +82,8 @@ class NetDraws(BayesianNet):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; they count in the loss and in the noise, and an integer weight is
             the same as repeating the row.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of rows that belong together, for folds: a fold has all rows of a group or none.
 
         Returns
         -------
@@ -94,35 +96,34 @@ class NetDraws(BayesianNet):
             If the data, the net or an option do not fit together; the message says which.
         """
         self._is_fitted = False
-        table = self._start_fit(X, y, sample_weight)
-        self._seed = draw_seed(self.random_state)
+        table = self._start_fit(X, y, sample_weight, groups)
+        seed = draw_seed(self.random_state)
         with torch_threads(self.n_jobs):
-            initial, encoded = self._start_net(table, self._seed)
-            trained, held_out = self._train_one(initial, encoded, seed=self._seed)
-            (trained,) = self._with_noise([trained])
-            trained, draws = self._draws_of(trained, initial)
-            drawn = DrawnNet(
-                net=initial.net,
-                latent=trained.latent,
-                likelihood=trained.likelihood,
-                n_outputs=trained.n_outputs,
-                seed=self._seed,
-                held_out=held_out,
-                draws=draws,
-            )
-            if self._noise_is_tuned():
-                rows = trained.train if trained.held_out is None else trained.held_out
-                parts = [drawn.predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
-                drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
-        forget_graphs(drawn.latent.module)
-        self.folds_ = [drawn]
+            trained = list(self._trained_nets(table, seed, needed=self._noise_is_tuned()))
+            nets = [self._drawn_net(net) for net in self._with_noise(trained)]
+            self._keep_out_of_fold(nets, table)
+        self._seed, self.folds_ = seed, nets
         self._is_fitted = True
         return self
 
-    def _train_one(self, initial: InitialNet, table: Table, *, seed: int) -> tuple[TrainedNet, Any]:
-        """Train the net; it and the numbers of the rows that it has not seen."""
-        fold = self._held_out_by_net(initial, table, needed=self._noise_is_tuned(), seed=seed)
-        return self._train(initial, table, fold, seed=seed), fold.held_out
+    def _drawn_net(self, net: TrainedFold) -> DrawnNet:
+        """Draws of a net, with the noise that they leave to the rows it has not seen."""
+        trained, draws = self._draws_of(net.trained, net.initial)
+        drawn = DrawnNet(
+            net=net.initial.net,
+            latent=trained.latent,
+            likelihood=trained.likelihood,
+            n_outputs=trained.n_outputs,
+            seed=trained.seed,
+            held_out=net.held_out,
+            draws=draws,
+        )
+        if self._noise_is_tuned():
+            rows = trained.train if trained.held_out is None else trained.held_out
+            parts = [drawn.predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
+            drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
+        forget_graphs(drawn.latent.module)
+        return drawn
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
         """Return the net that draws are made from, and the draws."""

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet, Table
-from sksubnet.nets import TrainedNet
+from sksubnet.nets import Schedule, TrainedNet
 from sksubnet.sampling import check_dropout, dropout_latents
 
 
@@ -25,9 +25,9 @@ class MCDropout(NetDraws):
     n_draws: int
 
     def _initial_net(
-        self, table: Table, task: str, n_outputs: int, seed: int, n_train: int | None
+        self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
     ) -> InitialNet:
-        initial = super()._initial_net(table, task, n_outputs, seed, n_train)
+        initial = super()._initial_net(table, task, n_outputs, seed, schedule)
         check_dropout(initial.net.module_)
         return initial
 

@@ -14,6 +14,7 @@ from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import (
     BayesianNetClassifier,
     BayesianNetRegressor,
+    Fold,
     InitialNet,
     Table,
     criterion_weighted,
@@ -53,7 +54,7 @@ class VOGN(NetDraws):
     # What the default net would hold out if skorch trained it.
     validation_fraction: ClassVar[float] = 0.2
 
-    def _train_one(self, initial: InitialNet, table: Table, *, seed: int) -> tuple[TrainedNet, Any]:
+    def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
         """Give the net as initialised, and all rows to train it on."""
         if is_frozen(self.net):
             raise ValueError(
@@ -61,7 +62,7 @@ class VOGN(NetDraws):
                 "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
                 "trained weights."
             )
-        start = TrainedNet(
+        return TrainedNet(
             module=initial.net.module_,
             latent=initial.latent,
             likelihood=initial.likelihood,
@@ -73,7 +74,9 @@ class VOGN(NetDraws):
             stream=initial.stream,
             draws_nothing=draws_nothing(initial.net),
         )
-        return start, np.arange(0)
+
+    def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
+        return Fold(np.arange(len(table)), np.arange(0))
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
         """Train the posterior and draw from it; return the net at its mean."""

@@ -11,6 +11,7 @@ Read first: `SubnetLaplace.fit` in `subnet.py`.
 from sksubnet.estimators.base import (
     BayesianNet,
     InitialNet,
+    TrainedFold,
     criterion_weighted,
     draw_seed,
     rows_of,
@@ -18,7 +19,7 @@ from sksubnet.estimators.base import (
 )
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
-from sksubnet.estimators.folds import Table
+from sksubnet.estimators.folds import Fold, Table
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.subnet import SubnetLaplace
 
@@ -28,9 +29,11 @@ __all__ = [
     "BayesianNetClassifier",
     "BayesianNetRegressor",
     "FittedNet",
+    "Fold",
     "InitialNet",
     "SubnetLaplace",
     "Table",
+    "TrainedFold",
     "criterion_weighted",
     "draw_seed",
     "mixed_moments",

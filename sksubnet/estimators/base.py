@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pickle import PicklingError
@@ -30,10 +30,10 @@ from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import (
-    MIN_ROWS_TO_HOLD_OUT,
     Latent,
     RandomStream,
     Rows,
+    Schedule,
     TrainedNet,
     Training,
     check_convergence,
@@ -72,6 +72,19 @@ class InitialNet:
     likelihood: Likelihood
     n_outputs: int
     stream: RandomStream
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedFold:
+    """A net that was trained on the rows of a fold, and what it was before."""
+
+    initial: InitialNet
+    trained: TrainedNet
+    held_out: np.ndarray
+
+    def with_net(self, trained: TrainedNet) -> TrainedFold:
+        """Replace what was trained."""
+        return replace(self, trained=trained)
 
 
 class BayesianNet(MetaEstimatorMixin, BaseEstimator):
@@ -160,11 +173,11 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         return folds_of(table, self.cv, default_net=self.net is None, classify=classify, seed=seed)
 
     def _initial_net(
-        self, table: Table, task: str, n_outputs: int, seed: int, n_train: int | None
+        self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
     ) -> InitialNet:
         """Initialise a copy of the user's net or the default net, and check its width.
 
-        ``n_train`` is the number of rows of a fold, ``None`` where the net holds rows out itself.
+        The default net trains by the schedule, ``None`` where it holds rows out itself.
         """
         net, X = self.net, table.X
         if net is None:
@@ -172,8 +185,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 X,
                 table.weights,
                 task=task,
-                n_train=len(X) if n_train is None else n_train,
-                stops_early=n_train is not None or len(X) >= MIN_ROWS_TO_HOLD_OUT,
+                schedule=schedule or Schedule.alone(len(X)),
                 validation_fraction=self.validation_fraction,
                 dropout=getattr(self, "dropout", 0.0),
                 verbose=self.verbose,
@@ -204,6 +216,33 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             ) from error
         return InitialNet(net, latent, likelihood_of(net.criterion_, width), width, stream)
 
+    def _trained_nets(self, table: Table, seed: int, *, needed: bool) -> Iterator[TrainedFold]:
+        """Step 1: a net for each fold, or one that holds rows out by itself where needed."""
+        folds = self._folds(table, table.y.ndim == 1, seed)
+        for k, fold_seed in enumerate(fold_seeds(seed, len(folds) if folds else 1)):
+            schedule = Schedule.until_stopped(len(folds[k].train)) if folds else None
+            initial, encoded = self._start_net(table, fold_seed, schedule)
+            self._check_start(initial, table)
+            fold = folds[k] if folds else self._own_split(initial, table, needed, fold_seed)
+            trained = self._train(initial, encoded, fold, seed=fold_seed)
+            yield TrainedFold(initial, trained, fold.held_out)
+
+    def _trained_on_all(self, table: Table, seed: int, n_epochs: int) -> TrainedFold:
+        """Train a net on all rows: the default net for so many epochs, a user's as it is set."""
+        schedule = Schedule.of_epochs(len(table), n_epochs)
+        initial, encoded = self._start_net(table, seed, schedule)
+        fold = self._own_split(initial, table, False, seed)
+        return TrainedFold(initial, self._train(initial, encoded, fold, seed=seed), fold.held_out)
+
+    def _start_net(
+        self, table: Table, seed: int, schedule: Schedule | None
+    ) -> tuple[InitialNet, Table]:
+        """Prepare a net for the targets, and these in the type of its criterion."""
+        raise NotImplementedError
+
+    def _check_start(self, initial: InitialNet, table: Table) -> None:
+        """Raise before training where a net does not fit the options."""
+
     def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
         """Step 1: the MAP estimate of the rows of a fold."""
         net, latent = initial.net, initial.latent
@@ -230,9 +269,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             check_convergence(trained, net.history, learning_rates(net))
         return trained
 
-    def _held_out_by_net(
-        self, initial: InitialNet, table: Table, *, needed: bool, seed: int
-    ) -> Fold:
+    def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
         return Fold(
             *hold_out(
@@ -285,9 +322,26 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 yield tensor_of(inputs[start : start + step], latent)
 
     def _nets(self) -> list[Any]:
-        """Nets that predict: those of the folds."""
+        """Nets that predict."""
         nets: list[Any] = self.folds_
         return nets
+
+    def _keep_out_of_fold(self, nets: Sequence[FittedNet], table: Table) -> None:
+        """Keep what each net says of its fold, where every row is in one fold."""
+        self.__dict__.pop("out_of_fold_", None)
+        order = np.concatenate([net.held_out for net in nets])
+        if len(nets) < 2 or not np.array_equal(np.sort(order), np.arange(len(table))):
+            return
+        parts = []
+        for net in nets:
+            rows = tensor_of(table.X[net.held_out], net.latent)
+            parts += [net.predictive(batch) for batch in rows.split(net.rows_per_batch)]
+        place = table.place[table.place >= 0]
+        self.out_of_fold_ = self._in_units(Predictive.stack(parts)).rows(np.argsort(order)[place])
+
+    def _in_units(self, predictive: Predictive) -> Predictive:
+        """Predictive in the units of the target."""
+        raise NotImplementedError
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""

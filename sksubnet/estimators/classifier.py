@@ -11,11 +11,11 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
-from sksubnet.estimators.base import BayesianNet, InitialNet
+from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
-from sksubnet.nets import TrainedNet, check_net, output_width
+from sksubnet.nets import Schedule, TrainedNet, check_net, output_width
 from sksubnet.posterior import Curvature
-from sksubnet.predictive import Bernoulli, Gaussian, Likelihood
+from sksubnet.predictive import Bernoulli, Gaussian, Likelihood, Predictive
 
 
 class BayesianNetClassifier(ClassifierMixin, BayesianNet):
@@ -48,7 +48,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         return replace(table, weights=table.weights * by_class)
 
     def _start_net(
-        self, table: Table, seed: int, n_train: int | None = None
+        self, table: Table, seed: int, schedule: Schedule | None
     ) -> tuple[InitialNet, Table]:
         """Prepare a net for the classes, and the targets in its criterion's type."""
         n_classes = len(self.classes_)
@@ -58,7 +58,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             check_net(self.net)
             n_outputs = output_width(self.net, n_classes)
         task = "binary" if n_classes == 2 else "multiclass"
-        initial = self._initial_net(table, task, n_outputs, seed, n_train)
+        initial = self._initial_net(table, task, n_outputs, seed, schedule)
         criterion = type(initial.net.criterion_).__name__
         if isinstance(initial.likelihood, Gaussian):
             raise ValueError(
@@ -160,8 +160,11 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     def _noise_is_tuned(self) -> bool:
         return False
 
-    def _with_noise(self, nets: list[TrainedNet]) -> list[TrainedNet]:
+    def _with_noise(self, nets: list[TrainedFold]) -> list[TrainedFold]:
         return nets
+
+    def _in_units(self, predictive: Predictive) -> Predictive:
+        return predictive
 
     def _tuned_noise(
         self, trained: TrainedNet, curvature: Curvature, scale: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import NoiseNet, Rows, TrainedNet, fit_noise
-from sksubnet.predictive import Gaussian
+from sksubnet.predictive import Gaussian, Likelihood
 
 NOISE_FLOOR = 1e-8
 """Smallest noise variance, as a share of the target's, of a net that fits every row."""
@@ -55,7 +56,7 @@ def with_noise_by_row(nets: list[TrainedNet], *, always: bool) -> list[TrainedNe
     ]
     if not always and not _is_better(found, [held_out for _, held_out in splits]):
         return nets
-    return [_with(net, noise) for net, noise in zip(nets, found, strict=True)]
+    return [with_noise_net(net, noise) for net, noise in zip(nets, found, strict=True)]
 
 
 def _squared_residuals(net: TrainedNet) -> Rows:
@@ -102,7 +103,7 @@ def _is_better(noise: list[NoiseNet], held_out: list[Rows]) -> bool:
     return bool(mean < -error)
 
 
-def _with(net: TrainedNet, noise: NoiseNet) -> TrainedNet:
+def with_noise_net(net: TrainedNet, noise: NoiseNet) -> TrainedNet:
     """Give a net and its rows this noise."""
     train, held_out = (
         rows and replace(rows, noise=noise(rows.X).to(rows.y)) for rows in (net.train, net.held_out)
@@ -111,3 +112,9 @@ def _with(net: TrainedNet, noise: NoiseNet) -> TrainedNet:
     shares = (train.weights / train.weights.sum()).double()
     mean: Tensor = shares.cpu() @ train.noise.double().cpu()
     return replace(net, train=train, held_out=held_out, noise=noise, likelihood=Gaussian(mean))
+
+
+def mean_likelihood(likelihoods: Sequence[Likelihood]) -> Likelihood:
+    """Likelihood with the mean noise variance of some of a kind."""
+    noise = [like.noise_variance for like in likelihoods if isinstance(like, Gaussian)]
+    return Gaussian(torch.stack(noise).mean(dim=0)) if noise else likelihoods[0]

@@ -15,12 +15,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators.base import BayesianNet, InitialNet, draw_seed
+from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold, draw_seed
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.noise import with_constant_noise, with_noise_by_row
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import TrainedNet, check_net, is_frozen
+from sksubnet.nets import Schedule, TrainedNet, check_net, is_frozen
 from sksubnet.posterior import Curvature, noise_of
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
@@ -76,12 +76,12 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return self.normalize_y and not is_frozen(self.net)
 
     def _start_net(
-        self, table: Table, seed: int, n_train: int | None = None
+        self, table: Table, seed: int, schedule: Schedule | None
     ) -> tuple[InitialNet, Table]:
         """Prepare a net for the targets and check its width."""
         if self.net is not None:
             check_net(self.net)
-        initial = self._initial_net(table, "regression", table.y.shape[1], seed, n_train)
+        initial = self._initial_net(table, "regression", table.y.shape[1], seed, schedule)
         if not isinstance(initial.likelihood, Gaussian):
             raise ValueError(
                 f"{type(initial.net.criterion_).__name__} is a classification loss; train a "
@@ -232,7 +232,11 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return (each.mean(dim=0).sqrt() * self._units[0]).square().mT
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
-        return (part.scaled(*self._units) for part in super()._predictives(X))
+        return map(self._in_units, super()._predictives(X))
+
+    def _in_units(self, predictive: Predictive) -> Predictive:
+        """Predictive in the units of the target."""
+        return predictive.scaled(*self._units)
 
     def _means(self, X: Any) -> Tensor:
         means = super()._means(X)
@@ -256,16 +260,18 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     def _noise_is_tuned(self) -> bool:
         return isinstance(self.noise, str)
 
-    def _with_noise(self, nets: list[TrainedNet]) -> list[TrainedNet]:
-        """Add the given noise, or the variance of the residuals on rows that were held out."""
+    def _with_noise(self, nets: list[TrainedFold]) -> list[TrainedFold]:
+        """Add the given noise, or what the residuals of unseen rows say of it."""
+        trained = [net.trained for net in nets]
         given = self._noise_variance()
         if given is not None:
-            return [replace(net, likelihood=Gaussian(torch.as_tensor(given))) for net in nets]
-        nets = with_constant_noise(nets)
-        kind = self._noise_kind()
-        if kind == "constant":
-            return nets
-        return with_noise_by_row(nets, always=kind == "input")
+            likelihood = Gaussian(torch.as_tensor(given))
+            trained = [replace(net, likelihood=likelihood) for net in trained]
+        else:
+            trained, kind = with_constant_noise(trained), self._noise_kind()
+            if kind != "constant":
+                trained = with_noise_by_row(trained, always=kind == "input")
+        return [net.with_net(found) for net, found in zip(nets, trained, strict=True)]
 
     def _noise_kind(self) -> str:
         """Whether noise is ``"constant"``, depends on the ``"input"``, or what the rows say."""

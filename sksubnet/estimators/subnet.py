@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -19,17 +18,25 @@ from torch import Tensor
 from sksubnet.estimators.base import (
     BayesianNet,
     InitialNet,
+    TrainedFold,
     draw_seed,
-    fold_seeds,
     rows_of,
     tensor_of,
     torch_threads,
 )
-from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
+from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import SizeOptions
 from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, plan_jacobian
-from sksubnet.nets import Latent, RandomStream, TrainedNet, forget_graphs
+from sksubnet.nets import (
+    Latent,
+    NoiseNet,
+    RandomStream,
+    TrainedNet,
+    forget_graphs,
+    n_epochs_kept,
+)
 from sksubnet.posterior import (
     MEMORY_BUDGET,
     Curvature,
@@ -69,13 +76,16 @@ INERT_ENERGY = 1e-3
 class CurvedNet:
     """A trained net with its subnetwork, curvature and posterior, before the tuning."""
 
-    initial: InitialNet
-    trained: TrainedNet
-    fold: Fold
+    fold: TrainedFold
     subnetwork: Subnetwork
     plan: JacobianPlan
     curvature: Curvature
     posterior: Posterior
+
+    @property
+    def trained(self) -> TrainedNet:
+        """The net and its rows."""
+        return self.fold.trained
 
 
 class SubnetLaplace(BayesianNet):
@@ -100,6 +110,7 @@ class SubnetLaplace(BayesianNet):
             StrOptions({*HELD_OUT_RULES, "evidence"}),
             Interval(Real, 0, None, closed="neither"),
         ],
+        "refit": ["boolean"],
         "cv": [
             Interval(Integral, 2, None, closed="left"),
             StrOptions({"auto"}),
@@ -110,6 +121,7 @@ class SubnetLaplace(BayesianNet):
     }
 
     folds_: list[LinearisedNet]
+    refit: bool
     link: str = DEFAULT_LINK
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -143,42 +155,34 @@ class SubnetLaplace(BayesianNet):
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
         with torch_threads(self.n_jobs):
-            trained = list(self._trained_nets(table, seed))
-            nets = self._with_noise([net for _, net, _ in trained])
-            curved = [
-                self._curved(initial, net, fold)
-                for (initial, _, fold), net in zip(trained, nets, strict=True)
-            ]
+            trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
+            curved = [self._curved(net) for net in self._with_noise(trained)]
             tuned = self._tune(curved, seed)
-            self.folds_ = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
-        for net in self.folds_:
-            forget_graphs(net.latent.module)
+            nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
+            self._keep_out_of_fold(nets, table)
+            if self.refit and len(nets) > 1:
+                nets = [self._refitted(nets, tuned, table, seed)]
         self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
+        self.folds_ = nets
         self._is_fitted = True
         return self
 
-    def _trained_nets(
-        self, table: Table, seed: int
-    ) -> Iterator[tuple[InitialNet, TrainedNet, Fold]]:
-        """Step 1: a net for each fold, or one that holds rows out by itself."""
-        classify = table.y.ndim == 1
-        folds = self._folds(table, classify, seed)
-        seeds = fold_seeds(seed, len(folds) if folds else 1)
-        for k, fold_seed in enumerate(seeds):
-            n_train = len(folds[k].train) if folds else None
-            initial, encoded = self._start_net(table, fold_seed, n_train)
-            self._check_size(initial, table)
-            reference = self._reference_inputs(initial.latent)
-            if folds:
-                fold = folds[k]
-            else:
-                needed = self._needs_held_out()
-                fold = self._held_out_by_net(initial, table, needed=needed, seed=fold_seed)
-            trained = self._train(initial, encoded, fold, seed=fold_seed)
-            yield initial, replace(trained, reference=reference), fold
+    def _refitted(
+        self, nets: list[LinearisedNet], tuned: Tuned, table: Table, seed: int
+    ) -> LinearisedNet:
+        """Return one net of all rows, with the epochs, prior and noise of those of the folds."""
+        epochs = [n_epochs_kept(net.net) for net in nets]
+        fold = self._trained_on_all(table, seed, int(np.median(epochs)))
+        trained = replace(fold.trained, likelihood=mean_likelihood([n.likelihood for n in nets]))
+        noise = [net.noise for net in nets if net.noise is not None]
+        if noise:
+            trained = with_noise_net(trained, NoiseNet.mean(noise))
+        curved = self._curved(fold.with_net(trained))
+        return self._finished(curved, tuned.prior_precision, 1.0)
 
-    def _curved(self, initial: InitialNet, trained: TrainedNet, fold: Fold) -> CurvedNet:
+    def _curved(self, net: TrainedFold) -> CurvedNet:
         """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
+        trained = replace(net.trained, reference=self._reference_inputs(net.trained.latent))
         subnetwork, plan = self._select(trained)
         indices = torch.as_tensor(subnetwork.indices)
         # With the rows held out, the posterior would be narrower than what is tuned on them.
@@ -191,9 +195,8 @@ class SubnetLaplace(BayesianNet):
             batch_size=self.batch_size,
             verbose=self.verbose,
         )
-        mean = trained.weight_vector().double().cpu()[indices]
-        posterior = factorised(mean, curvature)
-        return CurvedNet(initial, trained, fold, subnetwork, plan, curvature, posterior)
+        posterior = factorised(trained.weight_vector().double().cpu()[indices], curvature)
+        return CurvedNet(net.with_net(trained), subnetwork, plan, curvature, posterior)
 
     def _tune(self, nets: list[CurvedNet], seed: int) -> Tuned:
         """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
@@ -220,8 +223,9 @@ class SubnetLaplace(BayesianNet):
         """Return the net under the tuned prior precision and noise."""
         trained = net.trained
         likelihood, log_likelihood = self._tuned_noise(trained, net.curvature, scale)
+        forget_graphs(trained.module)
         return LinearisedNet(
-            net=net.initial.net,
+            net=net.fold.initial.net,
             latent=trained.latent,
             likelihood=likelihood,
             n_outputs=trained.n_outputs,
@@ -305,6 +309,11 @@ class SubnetLaplace(BayesianNet):
         )
         candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
         return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
+
+    def _check_start(self, initial: InitialNet, table: Table) -> None:
+        """Raise before training if the subnetwork or the reference inputs do not fit the net."""
+        self._check_size(initial, table)
+        self._reference_inputs(initial.latent)
 
     def _needs_held_out(self) -> bool:
         rule = self.prior_precision

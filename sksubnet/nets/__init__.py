@@ -9,7 +9,7 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
-from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, default_net, draws_nothing
+from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
 from sksubnet.nets.modules import Training, forget_graphs, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
@@ -27,11 +27,11 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
-    "MIN_ROWS_TO_HOLD_OUT",
     "Latent",
     "NoiseNet",
     "RandomStream",
     "Rows",
+    "Schedule",
     "TrainedNet",
     "Training",
     "check_convergence",
@@ -49,6 +49,7 @@ __all__ = [
     "is_frozen",
     "learning_rates",
     "load",
+    "n_epochs_kept",
     "output_width",
     "prepare",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,37 @@ from sksubnet.nets.criteria import LogVarianceLoss
 from sksubnet.nets.tabular import TabularMLP, robust_scale
 
 MIN_ROWS_TO_HOLD_OUT = 100
+MOST_EPOCHS = 300
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the default net trains: in batches of a size, until unseen rows stop it or to the end."""
+
+    batch_size: int
+    stops_early: bool
+    n_epochs: int = MOST_EPOCHS
+
+    @classmethod
+    def until_stopped(cls, n_rows: int) -> Schedule:
+        """Train on so many rows until those held out are no longer predicted better."""
+        return cls(_batch_size(n_rows), stops_early=True)
+
+    @classmethod
+    def of_epochs(cls, n_rows: int, n_epochs: int) -> Schedule:
+        """Train on so many rows, for so many epochs."""
+        return cls(_batch_size(n_rows), stops_early=False, n_epochs=n_epochs)
+
+    @classmethod
+    def alone(cls, n_rows: int) -> Schedule:
+        """Train a net that holds rows out by itself; too few of them are one batch."""
+        if n_rows < MIN_ROWS_TO_HOLD_OUT:
+            return cls(MIN_ROWS_TO_HOLD_OUT, stops_early=False)
+        return cls.until_stopped(n_rows)
+
+
+def _batch_size(n_rows: int) -> int:
+    return min(max(n_rows // 8, 32), 512)
 
 
 class Tabular(NeuralNet):
@@ -81,17 +113,15 @@ def default_net(
     weights: np.ndarray,
     *,
     task: str,
-    n_train: int,
-    stops_early: bool,
+    schedule: Schedule,
     validation_fraction: float = 0.2,
     dropout: float = 0.0,
     verbose: int,
 ) -> NeuralNet:
     """Build the net for tables: scaled and clipped inputs, two SiLU layers, AdamW.
 
-    The weights are averaged over the steps. It trains on ``n_train`` rows; with held-out rows to
-    stop early on it keeps the best weights, without any its rows are one batch. Settled by
-    ``examples/benchmarks/settings_study.py``.
+    The weights are averaged over the steps; where it stops early it keeps the best of them. Settled
+    by ``examples/benchmarks/settings_study.py``.
     """
     center, scale = robust_scale(X, weights)
     kind, criterion = TASKS[task]
@@ -109,11 +139,11 @@ def default_net(
         optimizer__weight_decay=1e-2,
         optimizer__fused=True,
         lr=2e-3 if task == "noise" else 5e-3,
-        batch_size=min(max(n_train // 8, 32), 512) if stops_early else MIN_ROWS_TO_HOLD_OUT,
+        batch_size=schedule.batch_size,
         iterator_train__shuffle=True,
-        max_epochs=300,
-        train_split=split if stops_early else None,
-        callbacks=stop if stops_early else None,
+        max_epochs=schedule.n_epochs,
+        train_split=split if schedule.stops_early else None,
+        callbacks=stop if schedule.stops_early else None,
         verbose=verbose,
         **quiet | no_scores,
     )
@@ -124,3 +154,12 @@ def draws_nothing(net: NeuralNet) -> bool:
     return isinstance(net, Tabular) and not any(
         isinstance(layer, nn.Dropout) and layer.p > 0 for layer in net.module_.modules()
     )
+
+
+def n_epochs_kept(net: NeuralNet) -> int:
+    """Epochs after which the weights were what they are now: the best where these were kept."""
+    stops = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
+    if any(stop.load_best for stop in stops):
+        best = [epoch["epoch"] for epoch in net.history if epoch.get("valid_loss_best")]
+        return int(best[-1]) if best else len(net.history)
+    return len(net.history)

@@ -6,6 +6,7 @@ It leaves the mean as it is, unlike one net with two outputs; see Detlefsen, Jor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sksubnet.jacobian import evaluate
 from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
-from sksubnet.nets.default import default_net
+from sksubnet.nets.default import Schedule, default_net
 from sksubnet.nets.modules import load
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows
@@ -22,32 +23,40 @@ from sksubnet.nets.training import fit_net, prepare
 
 @dataclass(frozen=True, eq=False)
 class NoiseNet:
-    """Noise variance of each output as a function of the inputs.
+    """Noise variance of each output as a function of the inputs: the mean of some nets.
 
     Attributes
     ----------
-    latent : Latent
-        Logarithm of the variance over ``level``.
-    level : Tensor of shape (C,)
-        Mean squared residual of the rows that it was trained on.
-    scale : float
-        Factor on the variance that the tuning found.
+    latents : tuple of Latent
+        Logarithm of the variance over the level.
+    levels : tuple of Tensor of shape (C,)
+        Variance where the logarithm is 0.
     """
 
-    latent: Latent
-    level: Tensor
-    scale: float = 1.0
+    latents: tuple[Latent, ...]
+    levels: tuple[Tensor, ...]
 
     def __call__(self, X: Tensor) -> Tensor:
         """Noise variances (B, C) of rows, float64 on the CPU."""
-        with torch.inference_mode():
-            change = evaluate(self.latent, X.flatten(1)).double().cpu()
-        limited = change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-        return self.scale * self.level * limited.exp()
+        members = zip(self.latents, self.levels, strict=True)
+        return torch.stack([level * _factor(latent, X) for latent, level in members]).mean(dim=0)
 
     def scaled(self, scale: float) -> NoiseNet:
         """Noise of so many times the variance."""
-        return replace(self, scale=self.scale * scale)
+        return replace(self, levels=tuple(scale * level for level in self.levels))
+
+    @classmethod
+    def mean(cls, nets: Sequence[NoiseNet]) -> NoiseNet:
+        """Average the variances of nets that have one member each."""
+        latents = tuple(latent for net in nets for latent in net.latents)
+        return cls(latents, tuple(level for net in nets for level in net.levels))
+
+
+def _factor(latent: Latent, X: Tensor) -> Tensor:
+    """Variances (B, C) over the level, float64 on the CPU."""
+    with torch.inference_mode():
+        change = evaluate(latent, X.flatten(1)).double().cpu()
+    return change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp()
 
 
 def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> NoiseNet:
@@ -61,8 +70,7 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
         train.X.double().cpu().numpy(),
         train.weights.double().cpu().numpy(),
         task="noise",
-        n_train=len(train),
-        stops_early=True,
+        schedule=Schedule.until_stopped(len(train)),
         verbose=0,
     )
     stream = RandomStream(seed)
@@ -70,4 +78,4 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
         net = prepare(net, n_features=train.X.shape[1], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
-    return NoiseNet(Latent(net.module_, False), level.double().cpu())
+    return NoiseNet((Latent(net.module_, False),), (level.double().cpu(),))

@@ -124,18 +124,50 @@ class Predictive:
 
     @staticmethod
     def stack(parts: Sequence[Predictive]) -> Predictive:
-        """Predictive of the rows of all parts, which come from the same model."""
+        """Predictive of the rows of all parts, which have the same kind of model.
+
+        Where their noise differs, each row has its own.
+        """
         mixtures = [part.mixture for part in parts if part.mixture is not None]
         likelihood = parts[0].likelihood
-        if isinstance(likelihood, Gaussian) and likelihood.by_row:
-            noise = [part._regression("stack").noise_variance for part in parts]
-            likelihood = Gaussian(torch.cat(noise))
+        noise = [
+            part.likelihood.noise_variance
+            for part in parts
+            if isinstance(part.likelihood, Gaussian)
+        ]
+        if noise and any(not torch.equal(one, noise[0]) for one in noise):
+            by_row = [n.expand_as(part.mean) for n, part in zip(noise, parts, strict=True)]
+            likelihood = Gaussian(torch.cat(by_row))
         return replace(
             parts[0],
             likelihood=likelihood,
             mean=torch.cat([part.mean for part in parts]),
             covariance=torch.cat([part.covariance for part in parts]),
             mixture=Mixture.stack(mixtures) if mixtures else None,
+        )
+
+    def rows(self, index: Sequence[int] | NDArray[np.int64]) -> Predictive:
+        """Predictive of some of the rows, in the order of their numbers.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sksubnet.predictive import Gaussian, Predictive
+        >>> noise = Gaussian(torch.tensor([1.0]))
+        >>> predictive = Predictive(torch.tensor([[0.0], [5.0]]), torch.ones(2, 1, 1), noise)
+        >>> predictive.rows([1]).mean
+        tensor([[5.]])
+        """
+        chosen = torch.as_tensor(np.asarray(index, dtype=np.int64), device=self.mean.device)
+        likelihood = self.likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.by_row:
+            likelihood = Gaussian(likelihood.noise_variance[chosen])
+        return replace(
+            self,
+            mean=self.mean[chosen],
+            covariance=self.covariance[chosen],
+            likelihood=likelihood,
+            mixture=self.mixture and self.mixture.rows(chosen),
         )
 
     def scaled(self, scale: Tensor, offset: Tensor) -> Predictive:
@@ -333,21 +365,7 @@ class Predictive:
             rest = ", entropies in nats"
         number = f"{n_columns} {what}{ending if n_columns > 1 else ''}"
         title = f"Predictive: {len(self)} row{'' if len(self) == 1 else 's'}, {number}{rest}"
-        return self._rows(rows), rows, title
-
-    def _rows(self, rows: Sequence[int]) -> Predictive:
-        """Predictive of some of the rows."""
-        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.mean.device)
-        likelihood = self.likelihood
-        if isinstance(likelihood, Gaussian) and likelihood.by_row:
-            likelihood = Gaussian(likelihood.noise_variance[index])
-        return replace(
-            self,
-            mean=self.mean[index],
-            covariance=self.covariance[index],
-            likelihood=likelihood,
-            mixture=self.mixture and self.mixture.rows(index),
-        )
+        return self.rows(rows), rows, title
 
     def to_frame(
         self,

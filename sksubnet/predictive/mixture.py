@@ -64,14 +64,19 @@ class Mixture:
 
     @staticmethod
     def stack(parts: Sequence[Mixture]) -> Mixture:
-        """Concatenate the rows of mixtures of the same components."""
+        """Concatenate the rows of mixtures of equally many components."""
         covariances = [part.covariances for part in parts if part.covariances is not None]
         noise = [part.noise for part in parts if part.noise is not None]
-        by_row = bool(noise) and noise[0].ndim == 3
+        common = noise[0] if noise else None
+        if any(not torch.equal(one, noise[0]) for one in noise):
+            by_row = [
+                part.row_noise.expand_as(part.means) for part in parts if part.row_noise is not None
+            ]
+            common = torch.cat(by_row, dim=1)
         return Mixture(
             torch.cat([part.means for part in parts], dim=1),
             torch.cat(covariances, dim=1) if covariances else None,
-            torch.cat(noise, dim=1) if by_row else parts[0].noise,
+            common,
         )
 
     @staticmethod
