@@ -58,9 +58,11 @@ class NetDraws(BayesianNet):
             self._keep_likelihood(trained.likelihood)
             if self._noise_is_tuned():
                 rows = trained.train if trained.held_out is None else trained.held_out
-                parts = [self._batch_predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
+                steps = range(0, len(rows), FORWARD_ROWS)
+                batches = (rows[start : start + FORWARD_ROWS].X for start in steps)
+                parts = [self._batch_predictive(batch) for batch in batches]
                 self._keep_likelihood(tuned_noise(Predictive.stack(parts), rows))
-        forget_graphs(self.net_.module_)
+        forget_graphs(self._latent.module)
         self._is_fitted = True
         return self
 

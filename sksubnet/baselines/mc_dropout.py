@@ -26,7 +26,7 @@ class MCDropout(NetDraws):
 
     def _prepare_net(self, X: np.ndarray, weights: np.ndarray, task: str, n_outputs: int) -> None:
         super()._prepare_net(X, weights, task, n_outputs)
-        check_dropout(self.net_.module_)
+        check_dropout(self._latent.module)
 
     def _latent_draws(self, X: Tensor) -> Tensor:
         return dropout_latents(self._latent, X, n_draws=self.n_draws, seed=self._seed)

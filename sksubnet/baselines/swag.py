@@ -38,7 +38,7 @@ class SWAG(NetDraws):
         )
         generator = torch.Generator().manual_seed(self._seed)
         weights = moments.draws(self.n_draws, self.scale, generator).to(trained.latent.dtype)
-        self._draws = with_batch_statistics(trained.module, weights, trained.train.X)
+        self._draws = with_batch_statistics(trained.latent, weights, trained.train.X)
 
     def _latent_draws(self, X: Tensor) -> Tensor:
         return self._draws.latents(self._latent, X)

@@ -60,9 +60,11 @@ class VOGN(NetDraws):
                 "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
                 "trained weights."
             )
+        self._check_reading(X, y)
+        latent = self._latent
         return TrainedNet(
-            module=self.net_.module_,
-            latent=self._latent,
+            module=latent.module,
+            latent=latent,
             likelihood=self._likelihood,
             n_outputs=self._n_latents,
             train=criterion_weighted(self._rows(X, y, weights), self.net_.criterion_),
@@ -90,7 +92,7 @@ class VOGN(NetDraws):
         weights = start.weight_vector().repeat(self.n_draws, 1)
         draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(self._seed))
         weights[:, trained_indices(start.module).to(weights.device)] = draws.to(weights)
-        self._draws = with_batch_statistics(start.module, weights, start.train.X)
+        self._draws = with_batch_statistics(start.latent, weights, start.train.X)
         return replace(start, likelihood=likelihood)
 
     def _latent_draws(self, X: Tensor) -> Tensor:

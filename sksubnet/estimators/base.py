@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from pickle import PicklingError
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.nets import (
+    Inputs,
     Latent,
     RandomStream,
     Rows,
@@ -32,14 +34,16 @@ from sksubnet.nets import (
     Training,
     check_convergence,
     check_net,
+    check_reading,
     content_hash,
     default_net,
     draws_nothing,
     fit_net,
-    gives_probabilities,
     has_module_instance,
     hold_out,
+    inputs_of,
     is_frozen,
+    latent_of,
     learning_rates,
     load,
     prepare,
@@ -127,11 +131,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             self.net_ = prepare(
                 net, n_features=X.shape[1], n_outputs=n_outputs, dtype=getattr(torch, self.dtype)
             )
-        self.net_.module_.eval()
+        latent = self._latent
+        latent.module.eval()
         try:
-            with torch.no_grad():
+            with RandomStream(self._seed).everywhere(), torch.no_grad():
                 # A copy, because a module may write into its inputs.
-                self._n_latents = int(self._latent(self._tensor(X[:2].copy())).shape[1])
+                self._n_latents = int(latent(self._inputs(X[:2].copy())).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
@@ -142,17 +147,35 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     @property
     def _latent(self) -> Latent:
-        return Latent(self.net_.module_, gives_probabilities(self.net_))
+        return latent_of(self.net_)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
+        """Give rows as a tensor of the net's dtype on its device; read-only arrays are copied."""
         latent = self._latent
         writeable = np.require(array, requirements="W")
         inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
         check_range(inputs, array)
         return inputs
 
+    def _inputs(self, array: np.ndarray) -> Inputs:
+        """Give rows as the net reads them."""
+        return inputs_of(self.net_, self._tensor(array))
+
     def _rows(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Rows:
+        """Rows as the net reads them, in its dtype and on its device."""
+        return self._as_read(self._table(X, y, weights))
+
+    def _as_read(self, rows: Rows) -> Rows:
+        """Rows of a table as the net reads them."""
+        return replace(rows, X=inputs_of(self.net_, rows.X))
+
+    def _check_reading(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Refuse a net of the user's that does to rows or outputs what later steps would miss."""
+        if self.net is not None:
+            targets = None if is_frozen(self.net) else y[:8]
+            check_reading(self.net_, self._tensor(X[:8].copy()), targets, self._likelihood)
+
+    def _table(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Rows:
         """Rows as tensors on the net's device; floating point targets in its dtype."""
         inputs = self._tensor(X)
         targets = torch.as_tensor(y, device=inputs.device)
@@ -165,7 +188,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         self, X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, hold_out_needed: bool, seed: int
     ) -> TrainedNet:
         """Step 1: the MAP estimate, and the rows it was not trained on."""
-        rows = self._rows(X, y, weights)
+        self._check_reading(X, y)
+        rows = self._table(X, y, weights)
         train_index, held_index = hold_out(
             self.net_,
             X,
@@ -183,10 +207,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         stream = self._take_stream()
         if not is_frozen(self.net):
             load(self.net_, self._fit_or_recall(train, held_out, seed, stream))
-        self.net_.module_.eval()
+        train, held_out = self._as_read(train), held_out and self._as_read(held_out)
+        latent = self._latent
+        latent.module.eval()
         trained = TrainedNet(
-            module=self.net_.module_,
-            latent=self._latent,
+            module=latent.module,
+            latent=latent,
             likelihood=self._likelihood,
             n_outputs=self._n_latents,
             train=criterion_weighted(train, self.net_.criterion_),
@@ -230,14 +256,14 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         training: Training = fit(key, self.net_, train, held_out, stream)
         return training
 
-    def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
-        """Validate rows and give them as batches of tensors."""
+    def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
+        """Validate rows and give them in batches, as the net reads them."""
         check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
         step = step or self._rows_per_batch()
         with torch_threads(self.n_jobs):
             for start in range(0, len(inputs), step):
-                yield self._tensor(inputs[start : start + step])
+                yield self._inputs(inputs[start : start + step])
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""

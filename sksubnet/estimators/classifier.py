@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
 from sksubnet.estimators.base import BayesianNet, with_positive_weight
-from sksubnet.nets import TrainedNet, check_net, output_width
+from sksubnet.nets import TrainedNet, check_classes, check_net, output_width
 from sksubnet.predictive import Bernoulli, Gaussian, Likelihood
 
 
@@ -52,6 +52,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             n_outputs = output_width(self.net, n_classes)
         task = "binary" if n_classes == 2 else "multiclass"
         self._prepare_net(X, weights, task, n_outputs)
+        check_classes(self.net_, self.classes_)
         if isinstance(self._likelihood, Gaussian):
             raise ValueError(
                 f"{type(self.net_.criterion_).__name__} is a regression loss; train a classifier's "

@@ -19,7 +19,7 @@ from sksubnet.estimators.base import draw_seed, torch_threads
 from sksubnet.estimators.linearised import LinearisedNet, Posterior
 from sksubnet.estimators.options import SizeOptions
 from sksubnet.jacobian import PROBE_ROWS, plan_jacobian
-from sksubnet.nets import RandomStream, Rows, TrainedNet, forget_graphs
+from sksubnet.nets import Inputs, RandomStream, Rows, TrainedNet, forget_graphs
 from sksubnet.posterior import (
     EIGEN_LIMIT,
     MEMORY_BUDGET,
@@ -126,7 +126,7 @@ class SubnetLaplace(LinearisedNet):
             posterior = self._posterior(trained, curvature)
             tuned = self._tune(trained, posterior, curvature)
             self._finish(trained, posterior, curvature, tuned)
-        forget_graphs(self.net_.module_)
+        forget_graphs(self._latent.module)
         self._is_fitted = True
         return self
 
@@ -168,9 +168,10 @@ class SubnetLaplace(LinearisedNet):
         weights = self._check_weights(sample_weight, inputs)
         rows = self._rows(inputs, weights, weights)  # the GGN does not depend on the targets
         with torch_threads(self.n_jobs):
+            latent = self._latent
             trained = TrainedNet(
-                module=self._latent.module,
-                latent=self._latent,
+                module=latent.module,
+                latent=latent,
                 likelihood=self._likelihood,
                 n_outputs=self._n_latents,
                 train=rows,
@@ -188,11 +189,11 @@ class SubnetLaplace(LinearisedNet):
 
     def _candidates(self) -> Tensor:
         """Mask (P,) of the weights to select among."""
-        return candidate_mask(self.net_.module_, self.candidates)
+        return candidate_mask(self._latent.module, self.candidates)
 
     def _resolve_size(self, X: np.ndarray) -> tuple[Tensor, int]:
         """Candidate mask (P,) and number of selected weights; raise before training if too many."""
-        module = self.net_.module_
+        module = self._latent.module
         candidates = self._candidates()
         share = variance_share(self.subnetwork_size, self.selection)
         chosen = explicit_selection(module, self.selection, candidates)
@@ -207,7 +208,7 @@ class SubnetLaplace(LinearisedNet):
             n_factors, n_kept = self._n_factors(len(X)), size
             if chosen is not None and n_factors < size:
                 # Which weights is known, so that whole layers are known to be cheap.
-                indices, probe = chosen.nonzero().squeeze(1), self._tensor(X[:PROBE_ROWS])
+                indices, probe = chosen.nonzero().squeeze(1), self._inputs(X[:PROBE_ROWS].copy())
                 n_kept = plan_jacobian(self._latent, module, indices, probe).n_kept
             check_curvature_fits(size, n_factors, n_kept)
         return candidates, size
@@ -239,12 +240,12 @@ class SubnetLaplace(LinearisedNet):
                 stacklevel=4,
             )
 
-    def _reference_inputs(self) -> Tensor | str:
-        """Return the user's reference inputs as a tensor, or the name of how to make them."""
+    def _reference_inputs(self) -> Inputs | str:
+        """Return the user's reference inputs, or the name of how to make them."""
         if isinstance(self.reference, str):
             return self.reference
         try:
-            return self._tensor(self._check_rows(self.reference, reset=False))
+            return self._inputs(self._check_rows(self.reference, reset=False))
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
 
 if TYPE_CHECKING:
@@ -19,33 +21,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,)."""
+    """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,).
 
-    X: Tensor
+    Inputs are a tensor, or a dict, list or tuple of tensors.
+    """
+
+    X: Any
     y: Tensor
     weights: Tensor
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.weights)
 
     def __getitem__(self, index: slice | Tensor | np.ndarray) -> Rows:
-        return Rows(self.X[index], self.y[index], self.weights[index])
+        return Rows(take_rows(self.X, index), self.y[index], self.weights[index])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the rows."""
+        return self.weights.device
+
+
+def take_rows(X: Any, index: slice | Tensor | np.ndarray) -> Any:
+    """Take the same rows of every tensor of inputs."""
+    return tree_map_only(Tensor, lambda leaf: leaf[index], X)
+
+
+def count_rows(X: Any) -> int:
+    """Count the rows of inputs."""
+    return len(tree_leaves(X)[0])
 
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """The latents f(x) of a module, always (B, C): logits, log probabilities or means."""
+    """The latents f(x) of a module, always (B, C): logits, log probabilities or means.
+
+    With a skorch net, its own ``infer`` calls the module, or the modules in it.
+    """
 
     module: nn.Module
     of_probabilities: bool
+    net: Any = None
 
     def on(self, module: nn.Module) -> Latent:
         """Return the same function around another copy of the module."""
         return replace(self, module=module)
 
-    def __call__(self, X: Tensor) -> Tensor:
-        """Run the module on rows and check what it returns: (B, ...) -> (B, C)."""
-        outputs = self.module(X)
+    def __call__(self, X: Any) -> Tensor:
+        """Run the module on inputs and check what it returns: (B, ...) -> (B, C)."""
+        outputs = self.module(X) if self.net is None else infer(self.net, self.module, X)
+        n_rows = count_rows(X)
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"The net's module returned a {type(outputs).__name__}; one tensor of shape "
@@ -53,12 +78,12 @@ class Latent:
             )
         if self.of_probabilities:
             outputs = torch.log(outputs + torch.finfo(outputs.dtype).eps)
-        if outputs.ndim not in (1, 2) or len(outputs) != len(X):
+        if outputs.ndim not in (1, 2) or len(outputs) != n_rows:
             raise ValueError(
-                f"The net's module returned shape {tuple(outputs.shape)} for {len(X)} rows; "
+                f"The net's module returned shape {tuple(outputs.shape)} for {n_rows} rows; "
                 "(n_rows, n_outputs) or (n_rows,) is needed."
             )
-        return outputs.reshape(len(X), -1)
+        return outputs.reshape(n_rows, -1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,7 +117,7 @@ class TrainedNet:
         Seed of everything that is random after training.
     verbose : int
         Whether long loops show a progress bar.
-    reference : {"mixtures", "train"} or Tensor
+    reference : {"mixtures", "train"} or inputs
         Inputs at which the predictive variance is to be kept: mixtures of training rows, training
         rows, or these.
     stream : RandomStream or None
@@ -109,7 +134,7 @@ class TrainedNet:
     held_out: Rows | None
     seed: int
     verbose: int = 0
-    reference: Tensor | str = "mixtures"
+    reference: Any = "mixtures"
     stream: RandomStream | None = None
     draws_nothing: bool = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ def dropout_latents(latent: Latent, X: Tensor, *, n_draws: int, seed: int) -> Te
     """
     # On a copy, so that threads may predict with the same net at once.
     module = copy.deepcopy(latent.module).eval()
-    latent = replace(latent, module=module)
+    latent = latent.on(module)
     generator = torch.Generator().manual_seed(seed)
     for layer in _active_layers(module):
         layer.register_forward_hook(partial(_drop, generator))

@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,7 +100,7 @@ def _sgd_path(
 ) -> Iterator[Tensor]:
     """Weights (P,), in float64, after each epoch of SGD from the MAP."""
     module = copy.deepcopy(trained.module).train()
-    latent = replace(trained.latent, module=module)
+    latent = trained.latent.on(module)
     optimizer = torch.optim.SGD(
         [p for p in module.parameters() if p.requires_grad],
         lr=lr,
@@ -112,7 +112,7 @@ def _sgd_path(
         # The learning rate is meant for the loss of the training, which has no noise in it.
         likelihood = Gaussian(torch.ones_like(likelihood.noise_variance))
     for _ in progress(range(n_snapshots), "SWAG", trained.verbose):
-        order = torch.randperm(len(rows), generator=generator).to(rows.X.device)
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
         for index in order.split(batch_size):
             # Batch normalisation cannot learn from a single row.
             if len(index) == 1 and len(rows) > 1:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from sksubnet.nets import count_rows, take_rows
 
 if TYPE_CHECKING:
     from sksubnet.nets import Latent
@@ -30,7 +32,7 @@ class WeightDraws:
     def latents(self, latent: Latent, X: Tensor) -> Tensor:
         """Latents (M, B, C) of the net itself at every draw, float64 on the CPU."""
         module = copy.deepcopy(latent.module).eval()
-        latent = replace(latent, module=module)
+        latent = latent.on(module)
         draws = []
         with torch.no_grad():
             for index, weights in enumerate(self.weights):
@@ -50,12 +52,13 @@ def set_weights(module: nn.Module, weights: Tensor) -> None:
             parameter.copy_(piece.view_as(parameter))
 
 
-def with_batch_statistics(module: nn.Module, weights: Tensor, X: Tensor) -> WeightDraws:
+def with_batch_statistics(latent: Latent, weights: Tensor, X: Any) -> WeightDraws:
     """Draws (M, P) with the batch normalisation statistics that each gives on rows X.
 
     As Maddox et al. 2019 do; dropout is off, as it is when the draws predict.
     """
-    module = copy.deepcopy(module).eval()
+    module = copy.deepcopy(latent.module).eval()
+    latent = latent.on(module)
     layers = {
         name: layer
         for name, layer in module.named_modules()
@@ -63,26 +66,26 @@ def with_batch_statistics(module: nn.Module, weights: Tensor, X: Tensor) -> Weig
     }
     if not layers:
         return WeightDraws(weights)
-    return WeightDraws(weights, tuple(_refreshed(module, layers, draw, X) for draw in weights))
+    return WeightDraws(weights, tuple(_refreshed(latent, layers, draw, X) for draw in weights))
 
 
 def _refreshed(
-    module: nn.Module,
+    latent: Latent,
     layers: dict[str, nn.modules.batchnorm._BatchNorm],
     weights: Tensor,
-    X: Tensor,
+    X: Any,
 ) -> Buffers:
     """Buffers of the layers at some weights, averaged over batches of X."""
-    set_weights(module, weights)
+    set_weights(latent.module, weights)
     for layer in layers.values():
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over the batches
         layer.train()
     # Every so many rows, because sorted rows would make batches that differ.
-    n_batches = -(-len(X) // REFRESH_ROWS)
+    n_batches = -(-count_rows(X) // REFRESH_ROWS)
     with torch.no_grad():
         for start in range(n_batches):
-            module(X[start::n_batches])
+            latent(take_rows(X, slice(start, None, n_batches)))
     return {
         f"{name}.{key}".lstrip("."): value.clone()
         for name, layer in layers.items()
