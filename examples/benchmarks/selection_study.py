@@ -134,7 +134,7 @@ def fits(rows: Rows, case: Case, missing: set[str], memory: str) -> Iterator[tup
 def held_out_rows(point: Any, rows: Rows, seed: int) -> np.ndarray:
     """Numbers of the training rows that a fitted net was not trained on."""
     options = {"fraction": point.validation_fraction, "needed": True, "stratify": rows.classify}
-    return hold_out(point.net_, rows.y, seed=draw_seed(seed), **options)[1]
+    return hold_out(point.net_, rows.X, rows.y, seed=draw_seed(seed), **options)[1]
 
 
 def losses_and_summary(model: Any, rows: Rows, name: str) -> tuple[np.ndarray, dict[str, float]]:

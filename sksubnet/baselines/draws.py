@@ -120,7 +120,8 @@ class NetDraws(BayesianNet):
         )
         if self._noise_is_tuned():
             rows = trained.train if trained.held_out is None else trained.held_out
-            parts = [drawn.predictive(batch) for batch in rows.X.split(FORWARD_ROWS)]
+            steps = range(0, len(rows), FORWARD_ROWS)
+            parts = [drawn.predictive(rows[i : i + FORWARD_ROWS].X) for i in steps]
             drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
         forget_graphs(drawn.latent.module)
         return drawn

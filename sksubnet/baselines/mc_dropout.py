@@ -28,7 +28,7 @@ class MCDropout(NetDraws):
         self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
     ) -> InitialNet:
         initial = super()._initial_net(table, task, n_outputs, seed, schedule)
-        check_dropout(initial.net.module_)
+        check_dropout(initial.latent.module)
         return initial
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:

@@ -37,7 +37,7 @@ class SWAG(NetDraws):
         )
         generator = torch.Generator().manual_seed(trained.seed)
         weights = moments.draws(self.n_draws, self.scale, generator).to(trained.latent.dtype)
-        return trained, with_batch_statistics(trained.module, weights, trained.train.X).latents
+        return trained, with_batch_statistics(trained.latent, weights, trained.train.X).latents
 
 
 class SWAGClassifier(BayesianNetClassifier, SWAG):

@@ -17,6 +17,7 @@ from sksubnet.estimators import (
     Fold,
     InitialNet,
     Table,
+    as_read,
     criterion_weighted,
     rows_of,
 )
@@ -62,12 +63,14 @@ class VOGN(NetDraws):
                 "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
                 "trained weights."
             )
+        self._check_reading(initial, table)
+        rows = as_read(rows_of(initial.latent, table), initial.net)
         return TrainedNet(
-            module=initial.net.module_,
+            module=initial.latent.module,
             latent=initial.latent,
             likelihood=initial.likelihood,
             n_outputs=initial.n_outputs,
-            train=criterion_weighted(rows_of(initial.latent, table), initial.net.criterion_),
+            train=criterion_weighted(rows, initial.net.criterion_),
             held_out=None,
             seed=seed,
             verbose=self.verbose,
@@ -96,7 +99,7 @@ class VOGN(NetDraws):
         weights = trained.weight_vector().repeat(self.n_draws, 1)
         draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
         weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)
-        drawn = with_batch_statistics(trained.module, weights, trained.train.X).latents
+        drawn = with_batch_statistics(trained.latent, weights, trained.train.X).latents
         return replace(trained, likelihood=likelihood), drawn
 
 

@@ -30,6 +30,7 @@ from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import (
+    Inputs,
     Latent,
     RandomStream,
     Rows,
@@ -38,14 +39,16 @@ from sksubnet.nets import (
     Training,
     check_convergence,
     check_net,
+    check_reading,
     content_hash,
     default_net,
     draws_nothing,
     fit_net,
-    gives_probabilities,
     has_module_instance,
     hold_out,
+    inputs_of,
     is_frozen,
+    latent_of,
     learning_rates,
     load,
     prepare,
@@ -58,6 +61,9 @@ from sksubnet.predictive import (
     likelihood_of,
     pick_components,
 )
+
+CHECKED_ROWS = 8
+"""Rows whose predictions by a user's net are compared with ours before it is trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +209,11 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         stream, dtype = RandomStream(seed), getattr(torch, self.dtype)
         with stream.everywhere():
             net = prepare(net, n_features=X.shape[1], n_outputs=n_outputs, dtype=dtype)
-        net.module_.eval()
-        latent = Latent(net.module_, gives_probabilities(net))
+        latent = latent_of(net)
+        latent.module.eval()
         try:
-            with torch.no_grad():
-                width = int(evaluate(latent, tensor_of(X[:2], latent)).shape[1])
+            with RandomStream(seed).everywhere(), torch.no_grad():
+                width = int(evaluate(latent, read(X[:2], net, latent)).shape[1])
         except RuntimeError as error:
             raise ValueError(
                 f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
@@ -245,17 +251,20 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
         """Step 1: the MAP estimate of the rows of a fold."""
-        net, latent = initial.net, initial.latent
-        rows = rows_of(latent, table)
+        net = initial.net
+        self._check_reading(initial, table)
+        rows = rows_of(initial.latent, table)
         train = rows[fold.train]
         held_out = rows[fold.held_out] if len(fold.held_out) else None
         del rows  # a copy of the data less during the training
         if not is_frozen(self.net):
             # What follows must not depend on whether this was recalled, so it draws anew.
             load(net, self._fit_or_recall(initial, train, held_out, seed))
-        net.module_.eval()
+        train, held_out = as_read(train, net), held_out and as_read(held_out, net)
+        latent = latent_of(net)
+        latent.module.eval()
         trained = TrainedNet(
-            module=net.module_,
+            module=latent.module,
             latent=latent,
             likelihood=initial.likelihood,
             n_outputs=initial.n_outputs,
@@ -268,6 +277,13 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         if not is_frozen(self.net):
             check_convergence(trained, net.history, learning_rates(net))
         return trained
+
+    def _check_reading(self, initial: InitialNet, table: Table) -> None:
+        """Refuse a net of the user's that does to rows or outputs what later steps would miss."""
+        if self.net is not None:
+            rows = tensor_of(table.X[:CHECKED_ROWS].copy(), initial.latent)
+            targets = None if is_frozen(self.net) else table.y[:CHECKED_ROWS]
+            check_reading(initial.net, rows, targets, initial.likelihood)
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
@@ -311,15 +327,15 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         training: Training = fit(key, net, train, held_out, initial.stream)
         return training
 
-    def _batches(self, X: Any, step: int | None = None) -> Iterator[Tensor]:
-        """Validate rows and give them as batches of tensors."""
+    def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
+        """Validate rows and give them in batches, as the net reads them."""
         check_is_fitted(self)
         inputs = self._check_rows(X, reset=False)
         step = step or min(net.rows_per_batch for net in self._nets())
-        latent = self._nets()[0].latent
+        first = self._nets()[0]
         with torch_threads(self.n_jobs):
             for start in range(0, len(inputs), step):
-                yield tensor_of(inputs[start : start + step], latent)
+                yield read(inputs[start : start + step], first.net, first.latent)
 
     def _nets(self) -> list[Any]:
         """Nets that predict."""
@@ -334,8 +350,10 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             return
         parts = []
         for net in nets:
-            rows = tensor_of(table.X[net.held_out], net.latent)
-            parts += [net.predictive(batch) for batch in rows.split(net.rows_per_batch)]
+            step = net.rows_per_batch
+            for start in range(0, len(net.held_out), step):
+                rows = table.X[net.held_out[start : start + step]]
+                parts.append(net.predictive(read(rows, net.net, net.latent)))
         place = table.place[table.place >= 0]
         self.out_of_fold_ = self._in_units(Predictive.stack(parts)).rows(np.argsort(order)[place])
 
@@ -404,7 +422,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         return result
 
     def _drawn(
-        self, net: FittedNet, batches: list[Tensor], n_samples: int, generator: torch.Generator
+        self, net: FittedNet, batches: list[Inputs], n_samples: int, generator: torch.Generator
     ) -> Tensor:
         """Draws (N, C, n_samples) of one net."""
         return net.functions(batches, n_samples, generator)
@@ -416,6 +434,16 @@ def tensor_of(array: np.ndarray, latent: Latent) -> Tensor:
     inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
     check_range(inputs, array)
     return inputs
+
+
+def read(array: np.ndarray, net: Any, latent: Latent) -> Inputs:
+    """Give rows as the net reads them."""
+    return inputs_of(net, tensor_of(array, latent))
+
+
+def as_read(rows: Rows, net: Any) -> Rows:
+    """Rows of a table as the net reads them."""
+    return replace(rows, X=inputs_of(net, rows.X))
 
 
 def rows_of(latent: Latent, table: Table) -> Rows:

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
-from sksubnet.nets import Schedule, TrainedNet, check_net, output_width
+from sksubnet.nets import Schedule, TrainedNet, check_classes, check_net, output_width
 from sksubnet.posterior import Curvature
 from sksubnet.predictive import Bernoulli, Gaussian, Likelihood, Predictive
 
@@ -59,6 +59,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             n_outputs = output_width(self.net, n_classes)
         task = "binary" if n_classes == 2 else "multiclass"
         initial = self._initial_net(table, task, n_outputs, seed, schedule)
+        check_classes(initial.net, self.classes_)
         criterion = type(initial.net.criterion_).__name__
         if isinstance(initial.likelihood, Gaussian):
             raise ValueError(

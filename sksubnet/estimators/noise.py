@@ -47,6 +47,11 @@ def with_noise_by_row(nets: list[TrainedNet], *, always: bool) -> list[TrainedNe
     rows better than a constant by more than a standard error.
     """
     residuals = [_squared_residuals(net) for net in nets]
+    if not all(isinstance(rows.X, torch.Tensor) for rows in residuals):
+        raise ValueError(
+            "noise='input' needs a net that reads its rows as one tensor, but this one's data set "
+            "or collate function makes something else of them; use noise='constant'."
+        )
     if sum(map(len, residuals)) < (2 if always else LEAST_ROWS):
         return nets
     splits = _splits(residuals, nets[0].seed)

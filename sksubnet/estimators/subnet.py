@@ -19,9 +19,10 @@ from sksubnet.estimators.base import (
     BayesianNet,
     InitialNet,
     TrainedFold,
+    as_read,
     draw_seed,
+    read,
     rows_of,
-    tensor_of,
     torch_threads,
 )
 from sksubnet.estimators.folds import Table
@@ -30,6 +31,7 @@ from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import SizeOptions
 from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, plan_jacobian
 from sksubnet.nets import (
+    Inputs,
     Latent,
     NoiseNet,
     RandomStream,
@@ -182,7 +184,9 @@ class SubnetLaplace(BayesianNet):
 
     def _curved(self, net: TrainedFold) -> CurvedNet:
         """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
-        trained = replace(net.trained, reference=self._reference_inputs(net.trained.latent))
+        trained = replace(
+            net.trained, reference=self._reference_inputs(net.initial.net, net.trained.latent)
+        )
         subnetwork, plan = self._select(trained)
         indices = torch.as_tensor(subnetwork.indices)
         # With the rows held out, the posterior would be narrower than what is tuned on them.
@@ -302,10 +306,10 @@ class SubnetLaplace(BayesianNet):
             latent=latent,
             likelihood=net.likelihood,
             n_outputs=net.n_outputs,
-            train=rows_of(latent, table),
+            train=as_read(rows_of(latent, table), net.net),
             held_out=None,
             seed=net.seed,
-            reference=self._reference_inputs(latent),
+            reference=self._reference_inputs(net.net, latent),
         )
         candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
         return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
@@ -313,7 +317,7 @@ class SubnetLaplace(BayesianNet):
     def _check_start(self, initial: InitialNet, table: Table) -> None:
         """Raise before training if the subnetwork or the reference inputs do not fit the net."""
         self._check_size(initial, table)
-        self._reference_inputs(initial.latent)
+        self._reference_inputs(initial.net, initial.latent)
 
     def _needs_held_out(self) -> bool:
         rule = self.prior_precision
@@ -321,8 +325,8 @@ class SubnetLaplace(BayesianNet):
 
     def _check_size(self, initial: InitialNet, table: Table) -> None:
         """Raise before training if a full covariance over so many weights does not fit."""
-        module, latent = initial.net.module_, initial.latent
-        candidates, size, chosen = self._candidates(module)
+        net, latent = initial.net, initial.latent
+        candidates, size, chosen = self._candidates(latent.module)
         if self.covariance != "full" or size is None:
             return  # how many, and whether they fit, the search will tell
         n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
@@ -330,7 +334,7 @@ class SubnetLaplace(BayesianNet):
             chosen = candidates
         if chosen is not None and n_rows < size:
             # Which weights is known, so that whole layers are known to be cheap.
-            indices, probe = chosen.nonzero().squeeze(1), tensor_of(table.X[:PROBE_ROWS], latent)
+            indices, probe = chosen.nonzero().squeeze(1), read(table.X[:PROBE_ROWS], net, latent)
             n_kept = plan_jacobian(latent, indices, probe).n_kept
         check_curvature_fits(size, n_rows, n_kept)
 
@@ -370,12 +374,12 @@ class SubnetLaplace(BayesianNet):
             )
         return replace(subnetwork, n_inert=n_inert), plan
 
-    def _reference_inputs(self, latent: Latent) -> Tensor | str:
-        """Return the user's reference inputs as a tensor, or the name of how to make them."""
+    def _reference_inputs(self, net: Any, latent: Latent) -> Inputs | str:
+        """Return the user's reference inputs, or the name of how to make them."""
         if isinstance(self.reference, str):
             return self.reference
         try:
-            return tensor_of(self._check_rows(self.reference, reset=False), latent)
+            return read(self._check_rows(self.reference, reset=False), net, latent)
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 

@@ -10,14 +10,15 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
+from sksubnet.nets.guard import check_classes, check_reading
+from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.modules import Training, forget_graphs, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
-from sksubnet.nets.trained import Latent, Rows, TrainedNet, flat_weights
+from sksubnet.nets.trained import Latent, Rows, TrainedNet, count_rows, flat_weights, take_rows
 from sksubnet.nets.training import (
     check_net,
     fit_net,
-    gives_probabilities,
     has_module_instance,
     hold_out,
     is_frozen,
@@ -27,6 +28,7 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
+    "Inputs",
     "Latent",
     "NoiseNet",
     "RandomStream",
@@ -34,9 +36,12 @@ __all__ = [
     "Schedule",
     "TrainedNet",
     "Training",
+    "check_classes",
     "check_convergence",
     "check_net",
+    "check_reading",
     "content_hash",
+    "count_rows",
     "default_net",
     "draws_nothing",
     "fit_net",
@@ -46,10 +51,13 @@ __all__ = [
     "gives_probabilities",
     "has_module_instance",
     "hold_out",
+    "inputs_of",
     "is_frozen",
+    "latent_of",
     "learning_rates",
     "load",
     "n_epochs_kept",
     "output_width",
     "prepare",
+    "take_rows",
 ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from skorch import NeuralNet
 from skorch.dataset import Dataset
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Subset
 
 from sksubnet.nets.criteria import BatchWeights
+from sksubnet.nets.default import Tabular
+from sksubnet.nets.modules import uncompiled
 from sksubnet.nets.trained import Rows
 
 
@@ -149,3 +154,22 @@ def cast_inputs(
     if not kwargs and len(args) == 1 and isinstance(args[0], Tensor) and args[0].dtype == dtype:
         return None
     return cast(args, dtype), cast(kwargs, dtype)
+
+
+@contextlib.contextmanager
+def inputs_cast(net: NeuralNet, dtype: torch.dtype) -> Iterator[None]:
+    """Have the modules take rows of any precision for a while; the default net has one only."""
+    hooks = []
+    if not isinstance(net, Tabular):
+        cast = partial(cast_inputs, dtype=dtype)
+        modules = [getattr(net, f"{name}_") for name in net._modules]
+        hooks = [
+            module.register_forward_pre_hook(cast, with_kwargs=True)
+            for module in map(uncompiled, modules)
+            if isinstance(module, nn.Module)
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

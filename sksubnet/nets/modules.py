@@ -41,9 +41,38 @@ def uncompiled(part: Any) -> Any:
     return getattr(part, "_orig_mod", part)
 
 
+class NetModules(nn.Module):
+    """Several modules of a net as one: parameter names start with the module's."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+def whole_module(net: NeuralNet) -> nn.Module:
+    """Return the net's ``module_``, or all its modules in one."""
+    modules = {name: getattr(net, f"{name}_") for name in net._modules}
+    if list(modules) == ["module"]:
+        module: nn.Module = modules["module"]
+        return module
+    return NetModules(modules)
+
+
+def infer(net: NeuralNet, module: nn.Module, inputs: Any) -> Any:
+    """Call the net's own ``infer`` with the modules of another copy, and leave the net alone."""
+    twin = object.__new__(type(net))
+    vars(twin).update(vars(net))
+    if isinstance(module, NetModules):
+        vars(twin).update({f"{name}_": part for name, part in module.named_children()})
+    else:
+        vars(twin)["module_"] = module
+    return twin.infer(inputs)
+
+
 def outcome(net: NeuralNet) -> Training:
     """Return what the training of a net gave, without tensors of torch."""
-    module = net.module_
+    module = whole_module(net)
     state = {
         name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         for name, value in module.state_dict().items()
@@ -54,7 +83,7 @@ def outcome(net: NeuralNet) -> Training:
 
 def load(net: NeuralNet, training: Training) -> None:
     """Put the outcome of a training into a net that was initialised alike."""
-    module = net.module_
+    module = whole_module(net)
     module.load_state_dict(
         {
             name: torch.as_tensor(value) if isinstance(value, np.ndarray) else value

@@ -15,6 +15,7 @@ from torch import Tensor
 from sksubnet.jacobian import evaluate
 from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
 from sksubnet.nets.default import Schedule, default_net
+from sksubnet.nets.inputs import latent_of
 from sksubnet.nets.modules import load
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows
@@ -78,4 +79,4 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
         net = prepare(net, n_features=train.X.shape[1], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
-    return NoiseNet((Latent(net.module_, False),), (level.double().cpu(),))
+    return NoiseNet((latent_of(net),), (level.double().cpu(),))

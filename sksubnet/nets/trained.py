@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.predictive import Gaussian, Likelihood
 
@@ -23,39 +25,61 @@ class Rows:
     """Inputs (N, ...), targets (N,) or (N, C) and non-negative row weights (N,).
 
     ``noise`` (N, C) are the noise variances of regression rows that have their own.
+
+    Inputs are a tensor, or a dict, list or tuple of tensors.
     """
 
-    X: Tensor
+    X: Any
     y: Tensor
     weights: Tensor
     noise: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.weights)
 
     def __getitem__(self, index: slice | Tensor | np.ndarray) -> Rows:
         noise = None if self.noise is None else self.noise[index]
-        return Rows(self.X[index], self.y[index], self.weights[index], noise)
+        return Rows(take_rows(self.X, index), self.y[index], self.weights[index], noise)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the rows."""
+        return self.weights.device
 
     def likelihood(self, constant: Likelihood) -> Likelihood:
         """Return the likelihood of these rows: with their own noise if they have it."""
         return constant if self.noise is None else Gaussian(self.noise)
 
 
+def take_rows(X: Any, index: slice | Tensor | np.ndarray) -> Any:
+    """Take the same rows of every tensor of inputs."""
+    return tree_map_only(Tensor, lambda leaf: leaf[index], X)
+
+
+def count_rows(X: Any) -> int:
+    """Count the rows of inputs."""
+    return len(tree_leaves(X)[0])
+
+
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """The latents f(x) of a module, always (B, C): logits, log probabilities or means."""
+    """The latents f(x) of a module, always (B, C): logits, log probabilities or means.
+
+    With a skorch net, its own ``infer`` calls the module, or the modules in it.
+    """
 
     module: nn.Module
     of_probabilities: bool
+    net: Any = None
 
     def on(self, module: nn.Module) -> Latent:
         """Return the same function around another copy of the module."""
         return replace(self, module=module)
 
-    def __call__(self, X: Tensor) -> Tensor:
-        """Run the module on rows and check what it returns: (B, ...) -> (B, C)."""
-        outputs = self.module(X)
+    def __call__(self, X: Any) -> Tensor:
+        """Run the module on inputs and check what it returns: (B, ...) -> (B, C)."""
+        outputs = self.module(X) if self.net is None else infer(self.net, self.module, X)
+        n_rows = count_rows(X)
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"The net's module returned a {type(outputs).__name__}; one tensor of shape "
@@ -63,12 +87,12 @@ class Latent:
             )
         if self.of_probabilities:
             outputs = torch.log(outputs + torch.finfo(outputs.dtype).eps)
-        if outputs.ndim not in (1, 2) or len(outputs) != len(X):
+        if outputs.ndim not in (1, 2) or len(outputs) != n_rows:
             raise ValueError(
-                f"The net's module returned shape {tuple(outputs.shape)} for {len(X)} rows; "
+                f"The net's module returned shape {tuple(outputs.shape)} for {n_rows} rows; "
                 "(n_rows, n_outputs) or (n_rows,) is needed."
             )
-        return outputs.reshape(len(X), -1)
+        return outputs.reshape(n_rows, -1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,7 +126,7 @@ class TrainedNet:
         Seed of everything that is random after training.
     verbose : int
         Whether long loops show a progress bar.
-    reference : {"mixtures", "train"} or Tensor
+    reference : {"mixtures", "train"} or inputs
         Inputs at which the predictive variance is to be kept: mixtures of training rows, training
         rows, or these.
     noise : NoiseNet or None
@@ -121,7 +145,7 @@ class TrainedNet:
     held_out: Rows | None
     seed: int
     verbose: int = 0
-    reference: Tensor | str = "mixtures"
+    reference: Any = "mixtures"
     noise: NoiseNet | None = None
     stream: RandomStream | None = None
     draws_nothing: bool = False

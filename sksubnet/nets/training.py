@@ -20,21 +20,21 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
-from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, Tabular, draws_nothing
+from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, draws_nothing
+from sksubnet.nets.guard import check_threshold
+from sksubnet.nets.inputs import PLAIN_LOADER_OPTIONS, overridden
 from sksubnet.nets.interruption import fit_until_stopped
 from sksubnet.nets.loading import (
     RowDataset,
     RowLoader,
     WeightedDataset,
     WeightedLoader,
-    cast_inputs,
+    inputs_cast,
 )
-from sksubnet.nets.modules import Training, outcome, settle, uncompiled
+from sksubnet.nets.modules import Training, outcome, settle
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.widths import named_widths
-
-PLAIN_LOADER_OPTIONS = {"batch_size", "shuffle", "drop_last", "num_workers", "pin_memory"}
 
 
 def is_frozen(net: Any) -> bool:
@@ -50,13 +50,9 @@ def check_net(net: Any) -> None:
             f"net={inner!r:.80} is of type {type(inner).__name__}; pass a skorch net such as "
             "NeuralNetClassifier(Module), FrozenEstimator(fitted_net), or None for the default."
         )
+    check_threshold(inner)
     if is_frozen(net) and not getattr(inner, "initialized_", False):
         raise ValueError("The net inside FrozenEstimator is not fitted; fit it first.")
-
-
-def gives_probabilities(net: NeuralNet) -> bool:
-    """Whether the module's outputs are probabilities, of which skorch takes the logarithm."""
-    return isinstance(net, NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss)
 
 
 def output_width(net: Any, n_classes: int) -> int:
@@ -77,12 +73,24 @@ def prepare(net: Any, *, n_features: int, n_outputs: int, dtype: torch.dtype) ->
         net = copy.deepcopy(net.estimator)
     else:
         net = clone(net)
-        net.set_params(**named_widths(net, n_features, n_outputs))
+        if _initialises_its_module(net):
+            net.set_params(**named_widths(net, n_features, n_outputs))
         if isinstance(net, NeuralNetClassifier):
             net.classes_inferred_ = np.arange(n_outputs)
         net.initialize()
     settle(net, dtype)
     return net
+
+
+def _initialises_its_module(net: NeuralNet) -> bool:
+    """Whether the net's ``module`` is what it trains, rather than modules made in its class."""
+    if "initialize_module" not in overridden(net):
+        return True
+    with RandomStream(0).everywhere():
+        try:
+            return "module" in clone(net).initialize()._modules
+        except Exception:  # without the widths, which it therefore needs
+            return True
 
 
 def hold_out(
@@ -93,8 +101,8 @@ def hold_out(
     fraction: float,
     needed: bool,
     stratify: bool,
-    is_trained: bool,
     seed: int,
+    is_trained: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers to train on and to hold out; the net's own split decides where it has one."""
     everything, split = (np.arange(len(y)), np.arange(0)), net.train_split
@@ -140,7 +148,7 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
         net.notify("on_train_begin", X=dataset, y=None)
         settle(net, train.weights.dtype)  # a callback may have made the module anew
         loans.enter_context(_lent(net, **_compiled(net), **_weighing(net, weights)))
-        loans.enter_context(_inputs_cast(net, train.weights.dtype))
+        loans.enter_context(inputs_cast(net, train.weights.dtype))
         fit_until_stopped(net, dataset)
         net.notify("on_train_end", X=dataset, y=None)
     if weighted and not weights.were_left:
@@ -178,25 +186,6 @@ def _weighing(net: NeuralNet, weights: BatchWeights) -> dict[str, Any]:
     return {"criterion_": with_row_weights(net.criterion_, weights)}
 
 
-@contextlib.contextmanager
-def _inputs_cast(net: NeuralNet, dtype: torch.dtype) -> Iterator[None]:
-    """Have the modules take rows of any precision for a while; the default net has one only."""
-    hooks = []
-    if not isinstance(net, Tabular):
-        cast = partial(cast_inputs, dtype=dtype)
-        modules = [getattr(net, f"{name}_") for name in net._modules]
-        hooks = [
-            module.register_forward_pre_hook(cast, with_kwargs=True)
-            for module in map(uncompiled, modules)
-            if isinstance(module, nn.Module)
-        ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def learning_rates(net: NeuralNet) -> str:
     """Learning rates that training started with, before any schedule, in words."""
     groups = [g for name in net._optimizers for g in getattr(net, f"{name}_").param_groups]
@@ -225,18 +214,6 @@ def _user_dataset(net: NeuralNet, rows: Rows) -> Any:
 
 def _weighted_user_dataset(net: NeuralNet, batch_weights: BatchWeights, rows: Rows) -> Any:
     return WeightedDataset(_user_dataset(net, rows), rows.weights, batch_weights)
-
-
-def overridden(net: NeuralNet) -> set[str]:
-    """Names of the methods of skorch's nets that the net's class replaces by its own."""
-    known = {"skorch", "sksubnet", "sklearn", "builtins"}
-    return {
-        name
-        for cls in type(net).__mro__
-        if cls.__module__.partition(".")[0] not in known
-        for name in vars(cls)
-        if hasattr(NeuralNet, name) and not name.startswith("__")
-    }
 
 
 def _shuffled_split(

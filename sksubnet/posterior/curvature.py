@@ -96,7 +96,7 @@ def ggn(
     """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
     if batch_size is None:
         batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
-    total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.X.device)
+    total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.device)
     log_likelihood = 0.0
     for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
         seeds = _weighted_roots(trained, batch)
@@ -134,7 +134,7 @@ def ggn_diagonal(
     """Diagonal of the GGN over all P weights of the net; frozen weights have curvature 0."""
     indices = trained_indices(trained.module)
     plan = plan_for(trained, indices)
-    diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.X.device)
+    diagonal = torch.zeros(len(trained.weight_vector()), dtype=torch.float64, device=rows.device)
     log_likelihood = 0.0
     if batch_size is None:
         batch_size = rows_of_layers(plan, trained.n_outputs, trained.latent.dtype)

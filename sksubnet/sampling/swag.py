@@ -112,7 +112,7 @@ def _sgd_path(
         # The learning rate is meant for the loss of the training, which has no noise in it.
         likelihood = Gaussian(torch.ones_like(likelihood.noise_variance))
     for _ in progress(range(n_snapshots), "SWAG", trained.verbose):
-        order = torch.randperm(len(rows), generator=generator).to(rows.X.device)
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
         for index in order.split(batch_size):
             # Batch normalisation cannot learn from a single row.
             if len(index) == 1 and len(rows) > 1:

@@ -162,7 +162,7 @@ def _null_loss(start: TrainedNet, rows: Rows) -> float:
     """Mean loss of latents 0, in the units of the noise that training starts with."""
     likelihood = start.likelihood
     unit, _ = _in_units_of_noise(likelihood, getattr(likelihood, "noise_variance", None))
-    zeros = rows.X.new_zeros(len(rows), start.n_outputs)
+    zeros = rows.weights.new_zeros(len(rows), start.n_outputs)
     return float(_loss(unit, zeros, rows) / rows.weights.sum())
 
 
@@ -188,7 +188,7 @@ def _batches(
         else:
             order = torch.randperm(len(rows), generator=generator)
         # Batches of about the same size: a batch of a single row would break batch normalisation.
-        for index in order.to(rows.X.device).tensor_split(n_batches):
+        for index in order.to(rows.device).tensor_split(n_batches):
             batch = rows if n_batches == 1 else rows[index]
             share = len(batch) / len(rows)
             yield Rows(batch.X, batch.y, batch.weights / (share * total))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sksubnet.jacobian import deep_copy, own_rows
+from sksubnet.nets import count_rows, take_rows
 
 if TYPE_CHECKING:
     from sksubnet.nets import Latent
@@ -51,12 +52,13 @@ def set_weights(module: nn.Module, weights: Tensor) -> None:
             parameter.copy_(piece.view_as(parameter))
 
 
-def with_batch_statistics(module: nn.Module, weights: Tensor, X: Tensor) -> WeightDraws:
+def with_batch_statistics(latent: Latent, weights: Tensor, X: Any) -> WeightDraws:
     """Draws (M, P) with the batch normalisation statistics that each gives on rows X.
 
     As Maddox et al. 2019 do; dropout is off, as it is when the draws predict.
     """
-    module = deep_copy(module).eval()
+    module = deep_copy(latent.module).eval()
+    latent = latent.on(module)
     layers = {
         name: layer
         for name, layer in module.named_modules()
@@ -64,26 +66,26 @@ def with_batch_statistics(module: nn.Module, weights: Tensor, X: Tensor) -> Weig
     }
     if not layers:
         return WeightDraws(weights)
-    return WeightDraws(weights, tuple(_refreshed(module, layers, draw, X) for draw in weights))
+    return WeightDraws(weights, tuple(_refreshed(latent, layers, draw, X) for draw in weights))
 
 
 def _refreshed(
-    module: nn.Module,
+    latent: Latent,
     layers: dict[str, nn.modules.batchnorm._BatchNorm],
     weights: Tensor,
-    X: Tensor,
+    X: Any,
 ) -> Buffers:
     """Buffers of the layers at some weights, averaged over batches of X."""
-    set_weights(module, weights)
+    set_weights(latent.module, weights)
     for layer in layers.values():
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over the batches
         layer.train()
     # Every so many rows, because sorted rows would make batches that differ.
-    n_batches = -(-len(X) // REFRESH_ROWS)
+    n_batches = -(-count_rows(X) // REFRESH_ROWS)
     with torch.no_grad():
         for start in range(n_batches):
-            module(own_rows(X[start::n_batches]))
+            latent(own_rows(take_rows(X, slice(start, None, n_batches))))
     return {
         f"{name}.{key}".lstrip("."): value.clone()
         for name, layer in layers.items()

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sksubnet.jacobian import FactoredRows, factored_jacobian, jacobian, squared_jacobian_sum
+from sksubnet.nets import Inputs, count_rows, take_rows
 from sksubnet.posterior import hessian_rank, plan_for
 from sksubnet.predictive import Categorical
 from sksubnet.selection.sweep import dual_variance
@@ -98,33 +100,41 @@ class Kernels:
         return dual_variance(spectrum, self.cross, self.own, prior_precision)
 
 
-def reference_inputs(trained: TrainedNet) -> Tensor:
+def reference_inputs(trained: TrainedNet) -> Inputs:
     """Return inputs (m, ...) at which the predictive variance is to be kept.
 
     Mixtures of two training rows with a uniform share, unless the net carries others; codes, which
     cannot be mixed, are taken as they are.
     """
     given = trained.reference
-    if isinstance(given, Tensor):
+    if not isinstance(given, str):
         generator = torch.Generator().manual_seed(trained.seed)
-        few = torch.randperm(len(given), generator=generator)[:N_REFERENCES]
-        return given[few.sort().values.to(given.device)]
+        few = torch.randperm(count_rows(given), generator=generator)[:N_REFERENCES]
+        return take_rows(given, few.sort().values.to(trained.train.device))
     # Evenly spread, which for the choice of weights is worth twice as many random ones.
     spread = SobolEngine(3, scramble=True, seed=trained.seed)
     uniforms = spread.draw(N_REFERENCES, dtype=torch.float64).mT
     X = trained.train.X
-    first = X[_drawn(trained, uniforms[0])]
-    if given == "train" or not X.is_floating_point():
+    first = take_rows(X, _drawn(trained, uniforms[0]))
+    if given == "train" or not any(leaf.is_floating_point() for leaf in tree_leaves(X)):
         return first
-    shares = uniforms[2].to(X).view(-1, *[1] * (X.ndim - 1))
-    return torch.lerp(first, X[_drawn(trained, uniforms[1])], shares)
+    second = take_rows(X, _drawn(trained, uniforms[1]))
+    return tree_map(functools.partial(_mixtures, uniforms[2]), first, second)
 
 
-def reference_energy(trained: TrainedNet, X: Tensor) -> Tensor:
+def _mixtures(shares: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Mixtures of rows (m, ...) and others with shares (m,) of these; codes stay those of some."""
+    if not first.is_floating_point():
+        return first
+    return torch.lerp(first, second, shares.to(first).view(-1, *[1] * (first.ndim - 1)))
+
+
+def reference_energy(trained: TrainedNet, X: Inputs) -> Tensor:
     """Mean squared gradient (P,) of an output at reference inputs (m, ...)."""
-    directions = _directions(trained, len(X))
+    n_rows = count_rows(X)
+    directions = _directions(trained, n_rows)
     total = squared_jacobian_sum(trained.latent, X, lambda f: directions.to(f))
-    return total / len(X)
+    return total / n_rows
 
 
 def selection_problem(trained: TrainedNet, candidates: Tensor, size: int | None) -> Problem:
@@ -192,9 +202,9 @@ def evidence_precision(eigenvalues: Tensor, weights: Tensor) -> float:
     return float(grid[loss.argmin()])
 
 
-def reference_rows(trained: TrainedNet, X: Tensor, columns: Tensor) -> Tensor:
+def reference_rows(trained: TrainedNet, X: Inputs, columns: Tensor) -> Tensor:
     """Jacobian rows (m, P) of one output of each reference input, in float64."""
-    return _rows(trained, columns, X, _directions(trained, len(X)), None)
+    return _rows(trained, columns, X, _directions(trained, count_rows(X)), None)
 
 
 def data_rows(trained: TrainedNet, columns: Tensor, n_most: int) -> Tensor:
@@ -202,7 +212,7 @@ def data_rows(trained: TrainedNet, columns: Tensor, n_most: int) -> Tensor:
     return _rows(trained, columns, *_data(trained, n_most))
 
 
-def _data(trained: TrainedNet, n_most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _data(trained: TrainedNet, n_most: int) -> tuple[Inputs, Tensor, Tensor]:
     """Return inputs (B, ...) that stand for the data, their mixing (B, K', K) and weights (B,)."""
     rows = trained.train
     n_columns = hessian_rank(trained.likelihood, trained.n_outputs)
@@ -213,14 +223,14 @@ def _data(trained: TrainedNet, n_most: int) -> tuple[Tensor, Tensor, Tensor]:
     if len(rows) > n_most:
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
         places = (torch.arange(n_most) + offset) / n_most
-        X = X[_drawn(trained, places)]
+        X = take_rows(X, _drawn(trained, places))
         weights = (weights.sum() / n_most).expand(n_most)
-    signs = torch.randint(2, (len(X), n_columns, 1), generator=generator) * 2 - 1
+    signs = torch.randint(2, (len(weights), n_columns, 1), generator=generator) * 2 - 1
     return X, signs, weights
 
 
 def _rows(
-    trained: TrainedNet, columns: Tensor, X: Tensor, mix: Tensor, weights: Tensor | None
+    trained: TrainedNet, columns: Tensor, X: Inputs, mix: Tensor, weights: Tensor | None
 ) -> Tensor:
     """Jacobian rows (B·K, P) for output combinations (B, C, K), or of the Hessian root's columns.
 
@@ -229,11 +239,12 @@ def _rows(
     plan = plan_for(trained, columns)
     n_seeds = mix.shape[2]
     step = max(1, BATCH_BYTES // (8 * n_seeds * max(1, len(columns))))
-    found = torch.empty(len(X), n_seeds, len(columns), dtype=torch.float64)
-    for start in range(0, len(X), step):
+    n_rows = count_rows(X)
+    found = torch.empty(n_rows, n_seeds, len(columns), dtype=torch.float64)
+    for start in range(0, n_rows, step):
         part = slice(start, start + step)
         seeds = _mixed(trained, mix[part], None if weights is None else weights[part])
-        _, found[part] = jacobian(trained.latent, plan, X[part], seeds)
+        _, found[part] = jacobian(trained.latent, plan, take_rows(X, part), seeds)
     return found.flatten(0, 1)
 
 
@@ -265,7 +276,7 @@ def _drawn(trained: TrainedNet, places: Tensor) -> Tensor:
     Along a fixed direction of the inputs, so that neither the order of the rows nor how equal ones
     share their weight matters.
     """
-    flat, weights = trained.train.X.flatten(1), trained.train.weights
+    flat, weights = _flat(trained.train.X), trained.train.weights
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64).to(flat.device)
     counted = flat if bool((weights > 0).all()) else flat[weights > 0]
@@ -278,7 +289,13 @@ def _drawn(trained: TrainedNet, places: Tensor) -> Tensor:
     return order[drawn]
 
 
-def _shortlist(trained: TrainedNet, X: Tensor, candidates: Tensor, n_listed: int) -> Tensor:
+def _flat(X: Inputs) -> Tensor:
+    """All numbers of a row side by side, (N, F)."""
+    parts = [leaf.reshape(len(leaf), -1) for leaf in tree_leaves(X)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _shortlist(trained: TrainedNet, X: Inputs, candidates: Tensor, n_listed: int) -> Tensor:
     """Candidates with the largest gradients at the references, sorted."""
     if len(candidates) <= n_listed:
         return candidates
@@ -287,14 +304,14 @@ def _shortlist(trained: TrainedNet, X: Tensor, candidates: Tensor, n_listed: int
     return candidates[order[:n_listed]].sort().values
 
 
-def _kernels(trained: TrainedNet, X: Tensor, columns: Tensor, n_most: int) -> Kernels:
+def _kernels(trained: TrainedNet, X: Inputs, columns: Tensor, n_most: int) -> Kernels:
     """Kernels of some weights, from their Jacobian rows."""
     return Kernels.of(data_rows(trained, columns, n_most), reference_rows(trained, X, columns))
 
 
 def _full_kernels(
     trained: TrainedNet,
-    X: Tensor,
+    X: Inputs,
     candidates: Tensor,
     listed: Tensor,
     of_listed: Callable[[], Kernels],
@@ -309,7 +326,7 @@ def _full_kernels(
         net = trained.latent, plan
         inputs, mix, weights = _data(trained, n_most)
         _, factors = factored_jacobian(*net, inputs, _mixed(trained, mix, weights))
-        directions = _mixed(trained, _directions(trained, len(X)), None)
+        directions = _mixed(trained, _directions(trained, count_rows(X)), None)
         _, references = factored_jacobian(*net, X, directions)
         return Kernels.of_factored(factors.double().cpu(), references.double().cpu())
     rest = candidates[~torch.isin(candidates, listed)]

@@ -174,7 +174,7 @@ def test_map_noise_is_the_residual_variance_of_held_out_rows():
     X, y = diabetes()
     reg = MAPRegressor(regressor_of(MLP), random_state=0).fit(X, y)
     options = {"fraction": 0.2, "needed": True, "stratify": False, "seed": reg._seed}
-    held_out = hold_out(reg.net_, y, **options)[1]
+    held_out = hold_out(reg.net_, X, y, **options)[1]
     assert len(held_out) == 24
     residuals = y[held_out] - reg.predict(X[held_out])
     assert reg.noise_std_ == pytest.approx(np.sqrt(np.mean(residuals**2)), rel=1e-6)
@@ -217,7 +217,7 @@ def test_noise_is_what_held_out_rows_ask_for_next_to_the_spread_of_the_draws():
     net = regressor_of(DropoutMLP, max_epochs=60)
     reg = MCDropoutRegressor(net, n_draws=30, random_state=0).fit(X, y)
     options = {"fraction": 0.2, "needed": True, "stratify": False, "seed": reg._seed}
-    held_out = hold_out(reg.net_, y, **options)[1]
+    held_out = hold_out(reg.net_, X, y, **options)[1]
     f = functions(reg, X[held_out])[:, :, 0]
 
     def loss(noise):

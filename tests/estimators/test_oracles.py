@@ -77,7 +77,7 @@ def test_rows_that_stop_the_training_do_not_count(linear_rows, trained):
         net, subnetwork_size="all", prior_precision=0.7, noise=0.4, normalize_y=False
     ).fit(X, y)
     used = {"fraction": 0.2, "needed": True, "stratify": False, "seed": reg._seed}
-    rows = X if trained else X[hold_out(reg.net_, y, **used)[0]]
+    rows = X if trained else X[hold_out(reg.net_, X, y, **used)[0]]
     assert len(rows) == (60 if trained else 45)
     precision = rows.T @ rows / 0.16 + 0.7 * np.eye(5)
     expected = np.einsum("np,pq,nq->n", X, np.linalg.inv(precision), X)
@@ -267,7 +267,9 @@ def test_tuned_regressor_equals_dense_posterior_at_its_precisions(kind, tuning, 
     assert kind == representation(reg)
     delta, noise = reg.prior_precision_, reg.noise_std_
     if tuning == "validation" and n_rows >= 100:
-        train = hold_out(reg.net_, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
+        train = hold_out(reg.net_, X, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[
+            0
+        ]
         X, y = X[train], y[train]
     G = regression_ggn(module, X, noise)
     covariance = dense.outputs_covariance(dense.jacobian(module, X_NEW), G + delta * np.eye(38))
@@ -302,7 +304,7 @@ def test_units_of_a_trained_regressor():
         subnetwork_size=60, selection="magnitude", prior_precision=2.0, noise=7.0, random_state=0
     ).fit(X, y)
     module, indices, scale = reg.net_.module_, reg.subnetwork_.indices, y.std()
-    train = hold_out(reg.net_, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
+    train = hold_out(reg.net_, X, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
     center, X, y = y.mean(), X[train], y[train]
     J = dense.jacobian(module, X)[:, :, indices]
     precision = (scale / 7) ** 2 * dense.ggn(J, np.ones((120, 1, 1))) + 2 * np.eye(60)

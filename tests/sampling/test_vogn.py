@@ -181,7 +181,7 @@ def test_curvature_of_one_direction_is_unbiased():
 def test_batches_cover_the_rows_and_estimate_their_mean():
     rows = Rows(torch.arange(7.0), torch.arange(7.0), torch.tensor([1.0, 2, 3, 1, 1, 4, 1]))
     for n_batches in (1, 3):
-        batches = list(module_under_test._batches(rows, 2, n_batches))
+        batches = list(module_under_test._batches(rows, 2, n_batches, torch.Generator()))
         for epoch in (batches[:n_batches], batches[n_batches:]):
             seen = torch.cat([batch.X for batch in epoch])
             # Each batch stands for all rows; so weighted by their share, they give the mean.

@@ -51,7 +51,7 @@ def test_batch_statistics_are_those_of_training_mode_with_dropout_off():
     module = normalised().eval()
     before = copy.deepcopy(module.state_dict())
     weights = some_weights(module)
-    draws = with_batch_statistics(module, weights, X)
+    draws = with_batch_statistics(Latent(module, False), weights, X)
     found = draws.latents(Latent(module, False), X)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     for f, draw in zip(found, weights, strict=True):
@@ -67,7 +67,7 @@ def test_batch_statistics_are_those_of_training_mode_with_dropout_off():
 def test_batch_statistics_are_averaged_over_batches(monkeypatch):
     monkeypatch.setattr(weight_draws, "REFRESH_ROWS", 4)
     module = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
-    (buffers,) = with_batch_statistics(module, some_weights(module, 1), X).buffers
+    (buffers,) = with_batch_statistics(Latent(module, False), some_weights(module, 1), X).buffers
     parts = [X[0::3], X[1::3], X[2::3]]
     assert_allclose(buffers["0.running_mean"], torch.stack([p.mean(0) for p in parts]).mean(0))
     assert_allclose(buffers["0.running_var"], torch.stack([p.var(0) for p in parts]).mean(0))
@@ -76,7 +76,7 @@ def test_batch_statistics_are_averaged_over_batches(monkeypatch):
 @pytest.mark.parametrize("kind", [nn.LayerNorm, lambda n: nn.BatchNorm1d(n, affine=True)])
 def test_only_running_statistics_are_kept(kind):
     module = nn.Sequential(nn.Linear(3, 4), kind(4)).double()
-    draws = with_batch_statistics(module, some_weights(module), X)
+    draws = with_batch_statistics(Latent(module, False), some_weights(module), X)
     names = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     assert [set(buffers) for buffers in draws.buffers] == (
         [] if kind is nn.LayerNorm else [names] * 3

@@ -1,0 +1,120 @@
+"""Whether all that a net has of its own between rows and predictions goes our way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+from torch import Tensor
+
+from sksubnet.nets.inputs import hooks, inputs_of, latent_of, readable, reads_plainly, targets_of
+from sksubnet.nets.loading import inputs_cast
+from sksubnet.nets.randomness import RandomStream
+from sksubnet.predictive import Gaussian, Likelihood
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+
+
+def check_reading(
+    net: NeuralNet, rows: Tensor, y: np.ndarray | None, likelihood: Likelihood
+) -> None:
+    """Raise unless the net's own predictions of some rows are those of its latents.
+
+    Both at its present weights, and twice. ``y`` are the targets to train with, ``None`` where the
+    net is trained already. The random states of the fit and of the process stay.
+    """
+    X = rows.cpu().numpy()
+    with RandomStream(0).everywhere(), torch.no_grad(), inputs_cast(net, rows.dtype):
+        theirs = [_own_predictions(net, X, likelihood) for _ in range(2)]
+        latent = latent_of(net)
+        latent.module.eval()
+        ours = [_ours(latent(inputs_of(net, rows.clone())), likelihood) for _ in range(2)]
+        given = None if y is None or reads_plainly(net) else targets_of(net, X, y)
+    tolerance = TOLERANCE[rows.dtype]
+    where = ", ".join(hooks(net))
+    if not (_equal(theirs[0], theirs[1], tolerance) and _equal(ours[0], ours[1], tolerance)):
+        raise ValueError(
+            "The net gives other predictions of the same rows when it is asked again, so something "
+            f"in it draws at random outside of training: look at {where}. Let it draw only while "
+            "the module is in training mode, for example in a layer of the module."
+        )
+    if not _equal(theirs[0], ours[0], tolerance):
+        raise ValueError(
+            f"The net's own predictions are not the {_kind(likelihood)} that its criterion stands "
+            f"for (first row: {_first(theirs[0])} and {_first(ours[0])}), so uncertainty would be "
+            f"that of another function. Look at {where}: what they do to rows belongs into dataset "
+            "or infer, what they do to outputs into the module, and probabilities have to be those "
+            "of the criterion."
+        )
+    if given is not None and not _equal(given, torch.as_tensor(y), 1e-5):
+        raise ValueError(
+            f"The net's data set changes y (first target: {_first(given)} instead of "
+            f"{_first(torch.as_tensor(y))}); look at {where}. Transform y before fit, for example "
+            "with TransformedTargetRegressor."
+        )
+
+
+def check_classes(net: NeuralNet, labels: np.ndarray) -> None:
+    """Raise if the net names its classes in another order than the sorted labels (K,)."""
+    classes = getattr(net, "classes", None)
+    if classes is None:
+        return
+    named = list(classes)
+    if named not in (labels.tolist(), list(range(len(labels)))):
+        raise ValueError(
+            f"The net has classes={named}, but its outputs are taken for the sorted labels "
+            f"{labels.tolist()}. Leave classes out, or give them in that order; a fitted net has "
+            "to be fitted anew with y encoded in that order."
+        )
+
+
+def check_threshold(net: NeuralNet) -> None:
+    """Raise if a binary net decides at another probability than one half."""
+    if isinstance(net, NeuralNetBinaryClassifier) and net.threshold != 0.5:
+        raise ValueError(
+            f"The net has threshold={net.threshold}, which predictions of this estimator would not "
+            "use. Leave it at 0.5, and put sklearn.model_selection.FixedThresholdClassifier("
+            f"estimator, threshold={net.threshold}) around this estimator."
+        )
+
+
+def _own_predictions(net: NeuralNet, X: np.ndarray, likelihood: Likelihood) -> Tensor:
+    """Return what the net itself predicts, (N, K) probabilities or (N, C) means."""
+    predict = net.predict if isinstance(likelihood, Gaussian) else net.predict_proba
+    try:
+        found = predict(X.copy())
+    except Exception as error:  # of a user's code, which may fail in any way
+        if reads_plainly(net):
+            raise ValueError(
+                f"The net itself cannot predict ({error}); look at {', '.join(hooks(net))}."
+            ) from error
+        # Its data set may insist on targets.
+        found = predict(readable(net, X.copy()))
+    return torch.as_tensor(np.asarray(found)).reshape(len(found), -1)
+
+
+def _ours(latents: Tensor, likelihood: Likelihood) -> Tensor:
+    return latents if isinstance(likelihood, Gaussian) else likelihood.probabilities(latents)
+
+
+def _equal(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether two (N, ...) agree up to a share of the size of the rows."""
+    if not isinstance(found, Tensor) or found.numel() != expected.numel():
+        return False
+    expected = expected.double().cpu()
+    found = found.double().cpu().reshape(expected.shape)
+    # What is not finite is for check_convergence to tell of, with the learning rate.
+    size = 1 + float(expected[expected.isfinite()].abs().sum() / max(1, len(expected)))
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * size, equal_nan=True)
+
+
+def _kind(likelihood: Likelihood) -> str:
+    return "means" if isinstance(likelihood, Gaussian) else "probabilities"
+
+
+def _first(values: Any) -> Any:
+    if not isinstance(values, Tensor):
+        return values
+    return [round(value, 4) for value in values[:1].double().flatten().tolist()[:3]]
