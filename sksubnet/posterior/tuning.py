@@ -24,7 +24,7 @@ GRID_LIMITS = (float(GRID[0]), float(GRID[-1]))
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
-PRIOR_SD = (0.3, 10.0)
+PRIOR_SD = (1.0, 10.0)
 """Least and largest standard deviation that the prior alone may give the outputs of an average row,
 in standard deviations of the target, or in logits. Held-out rows say nothing about directions that
 the data do not touch, so a rule that follows them alone walks to no variance or to hundreds."""
