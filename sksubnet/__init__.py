@@ -12,7 +12,7 @@ from sksubnet.baselines import (
     VOGNClassifier,
     VOGNRegressor,
 )
-from sksubnet.comparison import Comparison, compare
+from sksubnet.comparison import Comparison, compare, cross_val_predictive
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.predictive import Predictive
 
@@ -35,4 +35,5 @@ __all__ = [
     "VOGNRegressor",
     "__version__",
     "compare",
+    "cross_val_predictive",
 ]

@@ -14,9 +14,11 @@ from sksubnet.predictive import LINKS
 class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     """Neural net classifier with a Bayesian subnetwork.
 
-    The net is trained as usual (the MAP estimate). A small set of its weights then gets a Gaussian
+    A net is trained as usual (the MAP estimate). A small set of its weights then gets a Gaussian
     posterior with full covariance, all others stay fixed, and class probabilities are averaged over
-    that posterior through the linearised net [1]_ [2]_.
+    that posterior through the linearised net [1]_ [2]_. On a table there is a net for each of five
+    folds: each stops on rows that it has not seen, all of them say how strong the prior is, and
+    predictions are those of their mixture.
 
     Parameters
     ----------
@@ -52,30 +54,44 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
     prior_precision : float or str, default="validation_half_se"
-        Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid. ``"validation_half_se"`` and
-        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
-        half a standard error, or one, of their difference: more variance away from the data.
-        ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or fewer than
-        20 held-out ones, nothing can be held out and the evidence decides.
+        Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
+        minimises the negative log likelihood of rows that the nets have not seen.
+        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
+        exceeds the lowest by at most half a standard error, or one, of their difference: more
+        variance away from the data. All three stay where the prior alone gives an average row
+        between 1 and 10 standard deviations of the target, or logits, because unseen rows say
+        nothing about directions that the data do not touch; ``tuning_.summary()`` tells when they
+        end at a limit. ``"evidence"`` maximises the marginal likelihood, and decides where fewer
+        than 20 rows are unseen.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How the Gaussian over the logits becomes probabilities: the extended probit uses their whole
         covariance, ``"probit"`` is the paper's, ``"mc"`` averages quasi-random draws of the logits.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
+    cv : "auto", int, splitter, iterable or None, default="auto"
+        Folds, each with a net that is trained on the others. An int is the number of folds, made by
+        the content of the rows: stratified, equal rows in one fold, whatever their order. A
+        splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
+        holds rows out by itself. ``"auto"`` is 5 for the default net and up to 4000 distinct rows,
+        else ``None``.
+    refit : bool, default=False
+        Predict with one net, trained on all rows for the median of the epochs that the nets of the
+        folds took, with the prior and the noise that they found. It is five times as fast to
+        predict with and a little worse. A skorch net is trained as it is set.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net and its Jacobians. The posterior is factorised in float64.
     batch_size : int or None, default=None
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
-        Share of the rows held out for early stopping of the default net and for tuning. A skorch
-        net with a ``train_split`` of its own uses that. The posterior is that of the other rows:
-        with these too it would be narrower than what was tuned on them.
+        Share of the rows that a single net holds out for early stopping and for tuning; not used
+        with folds. A skorch net with a ``train_split`` of its own uses that. The posterior is that
+        of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
         trains once for each fold. Needs an integer ``random_state``.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
+        default net to a small table on one thread.
     verbose : int, default=0
         Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None
@@ -85,16 +101,19 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels.
-    net_ : skorch net
-        The trained net.
-    subnetwork_ : Subnetwork
-        The selected weights; ``subnetwork_.table()`` counts them by layer.
-    posterior_ : GaussianPosterior
-        Posterior of the selected weights.
+    folds_ : list of LinearisedNet
+        The nets that predict, one for each fold, each with its ``net``, ``subnetwork``,
+        ``posterior`` and ``held_out``, the rows that it has not seen (numbers among the distinct
+        rows, sorted).
+    net_, subnetwork_, posterior_ : skorch net, Subnetwork, Posterior
+        Those of the single net; with folds there is no such attribute, use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen, in the order of the rows of
+        positive weight: honest scores without another cross-validation. Only with folds.
     prior_precision_ : float
         Prior precision in use.
     tuning_ : Tuned
-        Scanned prior precisions and their losses.
+        Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -173,9 +192,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
 class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     """Neural net regressor with a Bayesian subnetwork.
 
-    The net is trained as usual (the MAP estimate). A small set of its weights then gets a Gaussian
+    A net is trained as usual (the MAP estimate). A small set of its weights then gets a Gaussian
     posterior with full covariance, all others stay fixed, and the linearised net turns it into a
-    predictive mean and standard deviation [1]_ [2]_.
+    predictive mean and standard deviation [1]_ [2]_. On a table there is a net for each of five
+    folds: each stops on rows that it has not seen, all of them say how strong the prior is, and
+    predictions are those of their mixture.
 
     Parameters
     ----------
@@ -210,31 +231,48 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
     prior_precision : float or str, default="validation_half_se"
-        Precision of the Gaussian prior on the selected weights. ``"validation"`` minimises the
-        negative log likelihood of held-out rows over a wide grid. ``"validation_half_se"`` and
-        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
-        half a standard error, or one, of their difference: more variance away from the data.
-        ``"evidence"`` maximises the marginal likelihood. With fewer than 100 rows, or fewer than
-        20 held-out ones, nothing can be held out and the evidence decides.
-    noise : "auto", float or array of shape (n_targets,), default="auto"
-        Standard deviation of the noise in the units of the target; ``"auto"`` finds it together
-        with the prior precision.
+        Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
+        minimises the negative log likelihood of rows that the nets have not seen.
+        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
+        exceeds the lowest by at most half a standard error, or one, of their difference: more
+        variance away from the data. All three stay where the prior alone gives an average row
+        between 1 and 10 standard deviations of the target, or logits, because unseen rows say
+        nothing about directions that the data do not touch; ``tuning_.summary()`` tells when they
+        end at a limit. ``"evidence"`` maximises the marginal likelihood, and decides where fewer
+        than 20 rows are unseen.
+    noise : {"auto", "constant", "input"}, float or array of shape (n_targets,), default="auto"
+        Standard deviation of the noise in the units of the target. ``"constant"`` finds one for
+        all rows. ``"input"`` trains a second net on the squared residuals of unseen rows, which
+        gives each row its own and leaves the mean as it is. ``"auto"`` is ``"input"`` where that
+        predicts unseen rows better by more than a standard error, for the default net; otherwise
+        ``"constant"``.
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. The prior
         precision is that of the net for the scaled targets. A frozen net sees targets as they are.
+    cv : "auto", int, splitter, iterable or None, default="auto"
+        Folds, each with a net that is trained on the others. An int is the number of folds, made by
+        the content of the rows: stratified, equal rows in one fold, whatever their order. A
+        splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
+        holds rows out by itself. ``"auto"`` is 5 for the default net and up to 4000 distinct rows,
+        else ``None``.
+    refit : bool, default=False
+        Predict with one net, trained on all rows for the median of the epochs that the nets of the
+        folds took, with the prior and the noise that they found. It is five times as fast to
+        predict with and a little worse. A skorch net is trained as it is set.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net and its Jacobians. The posterior is factorised in float64.
     batch_size : int or None, default=None
         Rows of a batch in the curvature pass; ``None`` keeps to a memory budget.
     validation_fraction : float in (0, 1), default=0.2
-        Share of the rows held out for early stopping of the default net and for tuning. A skorch
-        net with a ``train_split`` of its own uses that. The posterior is that of the other rows:
-        with these too it would be narrower than what was tuned on them.
+        Share of the rows that a single net holds out for early stopping and for tuning; not used
+        with folds. A skorch net with a ``train_split`` of its own uses that. The posterior is that
+        of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
         trains once for each fold. Needs an integer ``random_state``.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
+        default net to a small table on one thread.
     verbose : int, default=0
         Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None
@@ -243,17 +281,21 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     Attributes
     ----------
     noise_std_ : float or ndarray of shape (n_targets,)
-        Standard deviation of the noise, in the units of the target.
-    net_ : skorch net
-        The trained net.
-    subnetwork_ : Subnetwork
-        The selected weights; ``subnetwork_.table()`` counts them by layer.
-    posterior_ : GaussianPosterior
-        Posterior of the selected weights.
+        Standard deviation of the noise, in the units of the target: the root of the mean variance
+        over the nets, and over the training rows where it differs from row to row.
+    folds_ : list of LinearisedNet
+        The nets that predict, one for each fold, each with its ``net``, ``subnetwork``,
+        ``posterior`` and ``held_out``, the rows that it has not seen (numbers among the distinct
+        rows, sorted).
+    net_, subnetwork_, posterior_ : skorch net, Subnetwork, Posterior
+        Those of the single net; with folds there is no such attribute, use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen, in the order of the rows of
+        positive weight: honest scores without another cross-validation. Only with folds.
     prior_precision_ : float
         Prior precision in use.
     tuning_ : Tuned
-        Scanned prior precisions and their losses.
+        Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 

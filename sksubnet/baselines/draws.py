@@ -17,7 +17,6 @@ from sksubnet.estimators import (
     InitialNet,
     TrainedFold,
     draw_seed,
-    torch_threads,
 )
 from sksubnet.nets import Latent, TrainedNet, forget_graphs
 from sksubnet.posterior import tuned_noise
@@ -98,7 +97,7 @@ class NetDraws(BayesianNet):
         self._is_fitted = False
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
-        with torch_threads(self.n_jobs):
+        with self._fit_threads(table):
             trained = list(self._trained_nets(table, seed, needed=self._noise_is_tuned()))
             nets = [self._drawn_net(net) for net in self._with_noise(trained)]
             self._keep_out_of_fold(nets, table)

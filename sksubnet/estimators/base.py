@@ -26,9 +26,9 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
-from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows
+from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
 from sksubnet.estimators.table_errors import check_range, hints
-from sksubnet.jacobian import evaluate
+from sksubnet.jacobian import SharedSetting, evaluate
 from sksubnet.nets import (
     Inputs,
     Latent,
@@ -61,6 +61,10 @@ from sksubnet.predictive import (
     likelihood_of,
     pick_components,
 )
+
+SMALL_TABLE = 2**20
+"""Numbers of a table up to which the default net is fitted on one thread. It is as fast there, and
+where other processes use the cores, threads that wait for each other are many times slower."""
 
 CHECKED_ROWS = 8
 """Rows whose predictions by a user's net are compared with ours before it is trained."""
@@ -163,7 +167,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Rows of positive weight; equal ones are one where that is what folds are made of."""
         if groups is not None:
             check_consistent_length(X, groups)
-        table = Table.of(X, y, weights, groups)
+        table = Table.of(X, y, weights, groups, parts_of(self.cv, X, y, groups))
         merges = merges_rows(self.cv, len(table), self.net is None)
         return table.merged() if merges else table
 
@@ -284,6 +288,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             rows = tensor_of(table.X[:CHECKED_ROWS].copy(), initial.latent)
             targets = None if is_frozen(self.net) else table.y[:CHECKED_ROWS]
             check_reading(initial.net, rows, targets, initial.likelihood)
+
+    def _fit_threads(self, table: Table) -> contextlib.AbstractContextManager[None]:
+        """Threads of torch for a fit: as many as asked for, else by the size of the work."""
+        if self.n_jobs is None and self.net is None and table.X.size <= SMALL_TABLE:
+            return ONE_THREAD
+        return torch_threads(self.n_jobs)
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
@@ -481,6 +491,20 @@ def fold_seeds(seed: int, n_folds: int) -> list[int]:
 def draw_seed(random_state: Any) -> int:
     """One integer seed for everything random in a fit."""
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+ONE_THREAD = SharedSetting(_one_thread)
 
 
 @contextlib.contextmanager

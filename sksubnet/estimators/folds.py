@@ -30,38 +30,47 @@ class Fold(NamedTuple):
 class Table:
     """Rows of a fit: inputs (N, ...), targets (N,) or (N, C), weights (N,) and group codes (N,).
 
-    ``place`` (n,) says for each row that the user gave which of these it is; -1 where its weight is
-    zero.
+    ``parts`` (N, 2 K) counts how often each of the user's own K folds trains on a row, and how
+    often it holds it out. ``place`` (n,) says for each row that the user gave which of these it is;
+    -1 where its weight is zero.
     """
 
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray
     groups: np.ndarray | None
+    parts: np.ndarray | None
     place: np.ndarray
 
     def __len__(self) -> int:
         return len(self.X)
 
     @classmethod
-    def of(cls, X: np.ndarray, y: np.ndarray, weights: np.ndarray, groups: Any = None) -> Table:
+    def of(
+        cls,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray,
+        groups: Any = None,
+        parts: np.ndarray | None = None,
+    ) -> Table:
         """Rows of positive weight, without a copy where all are."""
         codes = None if groups is None else np.unique(groups, return_inverse=True)[1]
         positive = weights > 0
         if positive.all():
-            return cls(X, y, weights, codes, np.arange(len(X)))
+            return cls(X, y, weights, codes, parts, np.arange(len(X)))
         place = np.where(positive, np.cumsum(positive) - 1, -1)
-        kept = codes if codes is None else codes[positive]
-        return cls(X[positive], y[positive], weights[positive], kept, place)
+        codes, parts = (v if v is None else v[positive] for v in (codes, parts))
+        return cls(X[positive], y[positive], weights[positive], codes, parts, place)
 
     def merged(self) -> Table:
         """Distinct rows in an order of their own, with the weights of equal ones added up.
 
-        So that neither the order of the rows nor whether one is repeated or weighted matters.
+        So that neither the order of the rows nor whether one is repeated or weighted matters. Equal
+        rows of other groups, or that the user's folds take otherwise, stay apart.
         """
-        columns = [self.X.reshape(len(self), -1) + 0.0, self.y.reshape(len(self), -1) + 0.0]
-        if self.groups is not None:
-            columns.append(self.groups[:, None].astype(np.float64))
+        parts = (self.X, self.y, self.groups, self.parts)
+        columns = [part.reshape(len(self), -1) + 0.0 for part in parts if part is not None]
         _, first, inverse = np.unique(
             np.hstack(columns), axis=0, return_index=True, return_inverse=True
         )
@@ -72,6 +81,7 @@ class Table:
             self.y[first],
             np.bincount(inverse, weights=self.weights, minlength=len(first)),
             None if self.groups is None else self.groups[first],
+            None if self.parts is None else self.parts[first],
             place,
         )
 
@@ -81,10 +91,23 @@ class Table:
 
 
 def merges_rows(cv: Any, n_rows: int, default_net: bool) -> bool:
-    """Whether folds may be made by content, so that equal rows are to be one."""
+    """Whether there may be folds, in which equal rows are to be one."""
     if isinstance(cv, str):
         return default_net and n_rows <= MOST_MERGED_ROWS
-    return isinstance(cv, int | np.integer) and not isinstance(cv, bool)
+    return cv is not None
+
+
+def parts_of(cv: Any, X: np.ndarray, y: np.ndarray, groups: Any) -> np.ndarray | None:
+    """Count (N, 2 K) how the user's splits of all rows take each; ``None`` without any.
+
+    Before rows of weight zero go, for a list of splits has the numbers of the rows as given.
+    """
+    if cv is None or isinstance(cv, str | int | np.integer):
+        return None
+    rows = np.arange(len(X))
+    splits = _checked(check_cv(cv).split(X, y, groups))
+    counts = [np.bincount(rows[part], minlength=len(X)) for fold in splits for part in fold]
+    return np.stack(counts, axis=1)
 
 
 def folds_of(
@@ -95,12 +118,12 @@ def folds_of(
         n_folds = FOLDS if default_net and len(table) <= MOST_FOLDED_ROWS else 1
     elif cv is None:
         return None
-    elif isinstance(cv, int | np.integer):
-        n_folds = int(cv)
+    elif table.parts is not None:
+        rows = np.arange(len(table))
+        numbers = [np.repeat(rows, counts) for counts in table.parts.T]
+        return _checked(zip(numbers[::2], numbers[1::2], strict=True))
     else:
-        return _checked(
-            check_cv(cv, table.y, classifier=classify).split(table.X, table.y, table.groups)
-        )
+        n_folds = int(cv)
     if table.groups is not None:
         n_folds = min(n_folds, len(np.unique(table.groups)))
     n_folds = min(n_folds, len(table) // 2)
@@ -110,19 +133,26 @@ def folds_of(
         kind = StratifiedGroupKFold if classify else GroupKFold
         splitter = kind(n_folds, shuffle=True, random_state=seed)
         return _checked(splitter.split(table.X, table.y, table.groups))
-    number = _dealt(table.y, n_folds, seed)
+    number = _dealt(table.y, n_folds, classify, seed)
     return [Fold(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(n_folds)]
 
 
-def _dealt(y: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+def _dealt(y: np.ndarray, n_folds: int, classify: bool, seed: int) -> np.ndarray:
     """Deal out fold numbers (N,): neighbours in the order of the targets get different ones.
 
     That stratifies classes, and the distribution of a numerical target as well.
     """
     rng = np.random.default_rng(seed)
-    order = np.argsort(y.reshape(len(y), -1)[:, 0], kind="stable")
-    n_blocks = -(-len(y) // n_folds)
-    dealt = np.concatenate([rng.permutation(n_folds) for _ in range(n_blocks)])[: len(y)]
+    if classify:
+        # In turn, or a class that lies across two blocks could have all its rows in one fold;
+        # at random within a class, or columns that take turns as well would follow the folds.
+        order = rng.permutation(len(y))
+        order = order[np.argsort(y[order], kind="stable")]
+        dealt = np.resize(rng.permutation(n_folds), len(y))
+    else:
+        order = np.argsort(y.reshape(len(y), -1)[:, 0], kind="stable")
+        n_blocks = -(-len(y) // n_folds)
+        dealt = np.concatenate([rng.permutation(n_folds) for _ in range(n_blocks)])[: len(y)]
     number = np.empty(len(y), dtype=np.int64)
     number[order] = dealt
     return number

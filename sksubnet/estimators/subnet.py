@@ -29,7 +29,7 @@ from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import SizeOptions
-from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, plan_jacobian
+from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian
 from sksubnet.nets import (
     Inputs,
     Latent,
@@ -49,6 +49,7 @@ from sksubnet.posterior import (
     check_curvature_fits,
     factorised,
     maximise_evidence,
+    mixture_scale,
     n_factors,
     plan_for,
     prior_limits,
@@ -116,7 +117,7 @@ class SubnetLaplace(BayesianNet):
         "cv": [
             Interval(Integral, 2, None, closed="left"),
             StrOptions({"auto"}),
-            HasMethods(["split"]),
+            HasMethods(["split", "get_n_splits"]),
             "array-like",
             None,
         ],
@@ -156,10 +157,10 @@ class SubnetLaplace(BayesianNet):
         self._is_fitted = False
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
-        with torch_threads(self.n_jobs):
+        with self._fit_threads(table):
             trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
             curved = [self._curved(net) for net in self._with_noise(trained)]
-            tuned = self._tune(curved, seed)
+            tuned = self._tune(curved, table, seed)
             nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
             self._keep_out_of_fold(nets, table)
             if self.refit and len(nets) > 1:
@@ -180,7 +181,8 @@ class SubnetLaplace(BayesianNet):
         if noise:
             trained = with_noise_net(trained, NoiseNet.mean(noise))
         curved = self._curved(fold.with_net(trained))
-        return self._finished(curved, tuned.prior_precision, 1.0)
+        # One net has no others to differ from.
+        return self._finished(curved, tuned.prior_precision, 1 / tuned.mixture_scale)
 
     def _curved(self, net: TrainedFold) -> CurvedNet:
         """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
@@ -202,7 +204,7 @@ class SubnetLaplace(BayesianNet):
         posterior = factorised(trained.weight_vector().double().cpu()[indices], curvature)
         return CurvedNet(net.with_net(trained), subnetwork, plan, curvature, posterior)
 
-    def _tune(self, nets: list[CurvedNet], seed: int) -> Tuned:
+    def _tune(self, nets: list[CurvedNet], table: Table, seed: int) -> Tuned:
         """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
         tune_noise, rule = self._noise_is_tuned(), self.prior_precision
         given = None if isinstance(rule, str) else float(rule)
@@ -212,7 +214,7 @@ class SubnetLaplace(BayesianNet):
         if rule == "evidence" or n_unseen < MIN_ROWS_TO_TUNE:
             return self._evidence(nets, given, tune_noise)
         parts = [self._unseen(net) for net in nets]
-        return tune_on_held_out(
+        tuned = tune_on_held_out(
             parts,
             link=self.link,
             seed=seed,
@@ -222,6 +224,14 @@ class SubnetLaplace(BayesianNet):
             limits=prior_limits(parts, torch.as_tensor(self._target_units())),
             n_errors=HELD_OUT_RULES.get(rule, 0.0),
         )
+        if not tune_noise or len(nets) == 1:
+            return tuned
+        inputs = read(table.X, nets[0].fold.initial.net, nets[0].trained.latent)
+        with torch.inference_mode():
+            latents = [evaluate(net.trained.latent, inputs).double().cpu() for net in nets]
+        weights = torch.as_tensor(table.weights)
+        scale = mixture_scale(torch.stack(latents), weights, parts, tuned)
+        return replace(tuned, mixture_scale=scale)
 
     def _finished(self, net: CurvedNet, prior_precision: float, scale: float) -> LinearisedNet:
         """Return the net under the tuned prior precision and noise."""

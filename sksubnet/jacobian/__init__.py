@@ -12,6 +12,7 @@ from sksubnet.jacobian.copies import deep_copy, own_rows, private_copy
 from sksubnet.jacobian.factored_rows import FactoredRows
 from sksubnet.jacobian.layer_calls import Model, differentiable, evaluate
 from sksubnet.jacobian.plan import PROBE_ROWS, JacobianPlan, plan_jacobian, trained_indices
+from sksubnet.jacobian.process_settings import SharedSetting
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, squared_jacobian_sum
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FactoredRows",
     "JacobianPlan",
     "Model",
+    "SharedSetting",
     "deep_copy",
     "differentiable",
     "evaluate",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from sksubnet.jacobian import evaluate
+
 if TYPE_CHECKING:
     from sksubnet.nets.trained import TrainedNet
 
@@ -60,7 +62,7 @@ def _mean_losses(trained: TrainedNet) -> tuple[float, float]:
         for start in range(0, len(trained.train), BATCH_ROWS):
             batch = trained.train[start : start + BATCH_ROWS]
             weights = (batch.weights / trained.train.weights.sum()).double()
-            latents = trained.latent(batch.X.clone()).double()  # the module may work in place
+            latents = evaluate(trained.latent, batch.X).double()
             zeros = torch.zeros_like(latents)
             loss -= float(weights @ trained.likelihood.log_prob(latents, batch.y).double())
             constant -= float(weights @ trained.likelihood.log_prob(zeros, batch.y).double())

@@ -126,7 +126,8 @@ def default_net(
     center, scale = robust_scale(X, weights)
     kind, criterion = TASKS[task]
     split = ValidSplit(validation_fraction, stratified=task in ("binary", "multiclass"))
-    stop = [("early_stopping", EarlyStopping(patience=15, load_best=True, sink=noop))]
+    patience, lr = (8, 2e-3) if task == "noise" else (15, 5e-3)
+    stop = [("early_stopping", EarlyStopping(patience=patience, load_best=True, sink=noop))]
     quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
     no_scores = {} if issubclass(kind, NeuralNetRegressor) else {"callbacks__valid_acc": None}
     return kind(
@@ -138,7 +139,7 @@ def default_net(
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,
         optimizer__fused=True,
-        lr=2e-3 if task == "noise" else 5e-3,
+        lr=lr,
         batch_size=schedule.batch_size,
         iterator_train__shuffle=True,
         max_epochs=schedule.n_epochs,

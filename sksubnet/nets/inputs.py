@@ -56,11 +56,11 @@ def inputs_of(net: NeuralNet, rows: Tensor) -> Inputs:
 def readable(net: NeuralNet, X: np.ndarray) -> Any:
     """Return the net's data set of rows without targets, or with zeros where it insists on some."""
     try:
-        dataset = net.get_dataset(X)
-        dataset[0]
+        # on a copy, for reading a row may change it
+        net.get_dataset(X.copy())[0]
     except Exception:  # of a user's code, which may fail in any way
-        dataset = net.get_dataset(X, np.zeros(len(X), dtype=np.int64))
-    return dataset
+        return net.get_dataset(X, np.zeros(len(X), dtype=np.int64))
+    return net.get_dataset(X)
 
 
 def targets_of(net: NeuralNet, X: np.ndarray, y: np.ndarray) -> Any:

@@ -84,6 +84,10 @@ class Mixture:
         """Mix mixtures of the same rows and of equally many components of one kind."""
         covariances = [part.covariances for part in parts if part.covariances is not None]
         noise = [part.noise for part in parts if part.noise is not None]
+        if len({one.ndim for one in noise}) > 1:
+            noise = [
+                part.row_noise.expand_as(part.means) for part in parts if part.row_noise is not None
+            ]
         return Mixture(
             torch.cat([part.means for part in parts]),
             torch.cat(covariances) if covariances else None,

@@ -63,7 +63,8 @@ CLASSIFIERS = {
 
 def functions(estimator, X):
     """Draws (M, N, C) of the net, in the units of the target, one pass at a time."""
-    latents = estimator._latent_draws(torch.as_tensor(X)).numpy()
+    (net,) = estimator.folds_
+    latents = net.draws(net.latent, torch.as_tensor(X)).numpy()
     return latents * getattr(estimator, "_y_scale", 1) + getattr(estimator, "_y_mean", 0)
 
 

@@ -26,7 +26,7 @@ CLASSIFIERS = {
 }
 REGRESSORS = {
     "nets": regressor_of(MLP),
-    "laplace": SubnetLaplaceRegressor(regressor_of(MLP), **QUICK),
+    "laplace": SubnetLaplaceRegressor(regressor_of(MLP), noise="constant", **QUICK),
     "dropout": MCDropoutRegressor(n_draws=5),
 }
 

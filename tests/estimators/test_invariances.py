@@ -15,7 +15,7 @@ from frozen_models import (
     regression_rows,
     regressor,
 )
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
@@ -39,7 +39,7 @@ def test_integer_weights_equal_repetition(covariance, size):
     assert_allclose(weighted.predict_proba(X_NEW), repeated.predict_proba(X_NEW), rtol=1e-7)
 
     X, y = regression_rows(35)
-    options["noise"] = "auto"
+    options["noise"] = "constant"
     weighted = regressor(**options).fit(X, y, COUNTS)
     repeated = regressor(**options).fit(X.repeat(COUNTS, axis=0), y.repeat(COUNTS, axis=0))
     assert_allclose(weighted.noise_std_, repeated.noise_std_, rtol=1e-9)
@@ -50,6 +50,29 @@ def test_integer_weights_equal_repetition(covariance, size):
         strict=True,
     ):
         assert_allclose(found, expected, rtol=1e-7)
+
+
+class Line(nn.Linear):
+    def __init__(self, n_features=3, n_outputs=1):
+        super().__init__(n_features, n_outputs)
+
+
+def test_splits_have_the_numbers_of_the_rows_as_given():
+    X, y = regression_rows(40, 1)
+    weights = np.resize([1, 0, 2, 1], 40)
+    splits = [(np.arange(15, 40), np.arange(15)), (np.arange(15), np.arange(15, 40))]
+    net = NeuralNetRegressor(Line, train_split=None, max_epochs=3, verbose=0)
+    options = {"subnetwork_size": "all", "noise": "constant", "random_state": 0}
+    found = SubnetLaplaceRegressor(net, cv=splits, **options).fit(X, y, weights)
+    origin = np.repeat(np.arange(40), weights)
+    places = [tuple(np.flatnonzero(np.isin(origin, part)) for part in fold) for fold in splits]
+    repeated = SubnetLaplaceRegressor(net, cv=places, **options).fit(X[origin], y[origin])
+    for mean, expected in zip(
+        found.predict(X_NEW, return_std=True), repeated.predict(X_NEW, return_std=True), strict=True
+    ):
+        assert_array_equal(mean, expected)
+    first = np.unique(origin, return_index=True)[1]
+    assert_array_equal(found.out_of_fold_.mean, repeated.out_of_fold_.mean[first])
 
 
 def test_class_weights_are_row_weights():
@@ -74,7 +97,7 @@ def test_batches_do_not_matter(covariance, n_rows, monkeypatch):
         assert_allclose(reg.predictive(X_NEW).covariance, expected, rtol=1e-7, atol=1e-10)
     monkeypatch.setattr("sksubnet.posterior.memory.MEMORY_BUDGET", 2000)
     reg = regressor(covariance=covariance).fit(X, y)
-    assert reg._rows_per_batch() == {"full": 3, "diag": 5}[covariance]
+    assert reg.folds_[0].rows_per_batch == {"full": 3, "diag": 5}[covariance]
     assert_allclose(reg.predictive(X_NEW).covariance, expected, rtol=1e-7, atol=1e-10)
     joint = reg.predict(X_NEW, return_cov=True)[1]
     assert_allclose(np.sqrt(np.einsum("nnc->nc", joint)), reg.predictive(X_NEW).std(), rtol=1e-9)

@@ -123,6 +123,7 @@ def test_sample_weight(model, data):
         ),
         ("dtype", ["float32", "float64"]),
         ("subnetwork_size", ["all", "int", "float", "90% variance"]),
+        ("cv", ["auto", "int", "split", "None"]),
     ],
 )
 def test_unknown_name(model, data, option, known):
@@ -140,7 +141,8 @@ def test_unknown_name_of_the_task():
         "typo",
         "balanced",
     )
-    assert_refused(lambda: quick_regressor(noise="typo").fit(*diabetes()), "noise", "typo", "auto")
+    known = ["auto", "constant", "input"]
+    assert_refused(lambda: quick_regressor(noise="typo").fit(*diabetes()), "noise", "typo", *known)
 
 
 @ESTIMATORS
@@ -161,6 +163,7 @@ def test_numeric_options_out_of_range():
         ("prior_precision", -1.0),
         ("validation_fraction", 1.0),
         ("batch_size", 0),
+        ("cv", 1),
     ]:
         assert_refused(
             lambda o=option, v=value: quick_classifier(**{o: v}).fit(*iris()), option, str(value)
@@ -223,6 +226,13 @@ def test_levels_out_of_range():
     model = quick_regressor().fit(X, y)
     assert_refused(lambda: model.predict_interval(X, coverage=1.5), "coverage", "1.5")
     assert_refused(lambda: model.predict_quantiles(X, [0.5, 2.0]), "quantiles", "2")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("noise", "limit"), [(0.01, "lower limit"), (1e4, "upper limit")])
+def test_a_best_value_at_a_limit_is_told_by_the_summary(noise, limit):
+    model = quick_regressor(prior_precision="validation", noise=noise).fit(*diabetes())
+    assert limit in model.tuning_.summary()
 
 
 @ESTIMATORS

@@ -263,7 +263,7 @@ def test_tuned_regressor_equals_dense_posterior_at_its_precisions(kind, tuning, 
     module = dense.mlp()
     X, y = regression_rows(n_rows)
     y = dense.evaluate(module, X) + y * [0.3, 2]
-    reg = regressor(module, prior_precision=tuning, noise="auto").fit(X, y)
+    reg = regressor(module, prior_precision=tuning, noise="constant").fit(X, y)
     assert kind == representation(reg)
     delta, noise = reg.prior_precision_, reg.noise_std_
     if tuning == "validation" and n_rows >= 100:
@@ -301,7 +301,12 @@ def test_units_of_a_trained_regressor():
     X, y = regression_rows(150, 1)
     y = 500 + 40 * (np.sin(2 * X[:, 0]) + 0.1 * y[:, 0])
     reg = SubnetLaplaceRegressor(
-        subnetwork_size=60, selection="magnitude", prior_precision=2.0, noise=7.0, random_state=0
+        subnetwork_size=60,
+        selection="magnitude",
+        prior_precision=2.0,
+        noise=7.0,
+        cv=None,
+        random_state=0,
     ).fit(X, y)
     module, indices, scale = reg.net_.module_, reg.subnetwork_.indices, y.std()
     train = hold_out(reg.net_, X, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
@@ -412,7 +417,9 @@ def test_sample_y_reproduces_the_joint_covariance(kind, monkeypatch):
 def test_sample_y_in_the_units_of_the_target():
     X, y = regression_rows(60, 1)
     y = 500 + 40 * (X[:, 0] + 0.3 * y[:, 0])
-    reg = SubnetLaplaceRegressor(subnetwork_size=40, random_state=0).fit(X, y)
+    reg = SubnetLaplaceRegressor(subnetwork_size=40, noise="constant", cv=None, random_state=0).fit(
+        X, y
+    )
     mean, joint = reg.predict(X_NEW, return_cov=True)
     assert_allclose(np.sqrt(np.diag(joint)), reg.predict(X_NEW, return_std=True)[1], rtol=1e-9)
     assert_covariance_of_draws(reg.sample_y(X_NEW, 10_000).T, mean, joint)

@@ -9,7 +9,7 @@ from user_nets import assert_refused, diabetes, iris, quick_classifier, quick_re
 
 ESTIMATORS = pytest.mark.parametrize(
     ("model", "data"),
-    [(quick_classifier(None), iris), (quick_regressor(None), diabetes)],
+    [(quick_classifier(None, cv=None), iris), (quick_regressor(None, cv=None), diabetes)],
     ids=["class", "regr"],
 )
 

@@ -11,7 +11,6 @@ import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import Tensor, nn
 
-import sksubnet.estimators.subnet
 from sksubnet import (
     DeepEnsembleRegressor,
     MAPClassifier,
@@ -75,8 +74,9 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "default_net": lambda: SubnetLaplaceClassifier(**DEFAULT_NET).fit(X, LABELS > 0),
     "diagonal": lambda: regressor(SubnetLaplaceRegressor, covariance="diag", **LAPLACE),
     "kernel": lambda: SubnetLaplaceRegressor(
-        subnetwork_size="all", candidates="all", prior_precision=1.0, random_state=0
+        subnetwork_size="all", candidates="all", prior_precision=1.0, cv=None, random_state=0
     ).fit(X, Y),
+    "noise_of_each_row": lambda: SubnetLaplaceRegressor(noise="input", **DEFAULT_NET).fit(X, Y),
     "cholesky": lambda: classifier(SubnetLaplaceClassifier, subnetwork_size=15, **LAPLACE),
     "map": lambda: classifier(MAPClassifier),
     "dropout": lambda: regressor(MCDropoutRegressor, n_draws=3),
@@ -108,7 +108,7 @@ def answers(model: Any, rows: np.ndarray) -> list[np.ndarray]:
 
 def fitted(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     if name == "cholesky":
-        monkeypatch.setattr(sksubnet.estimators.subnet, "EIGEN_LIMIT", 10)
+        monkeypatch.setattr("sksubnet.posterior.kinds.EIGEN_LIMIT", 10)
     model = ESTIMATORS[name]()
     if name in POSTERIORS:
         assert type(model.posterior_) is POSTERIORS[name]

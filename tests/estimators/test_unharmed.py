@@ -30,7 +30,6 @@ def assert_same_state(found: dict, expected: dict) -> None:
         np.testing.assert_array_equal(found[name], expected[name])
 
 
-@pytest.mark.filterwarnings("ignore:The best prior precision")
 def test_frozen_net_is_used_as_it_is():
     X, y = iris()
     net = classifier_net().fit(X.astype(np.float32), y.astype(np.int64))
@@ -117,7 +116,6 @@ def test_interrupt_leaves_an_unfitted_estimator(fitted_before):
     assert model.fit(X, y).score(X, y) > 0.5
 
 
-@pytest.mark.filterwarnings("ignore:The best prior precision")
 def test_global_random_states_stay():
     X, y = iris()
     torch.manual_seed(5)

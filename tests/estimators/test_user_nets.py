@@ -283,7 +283,6 @@ def test_train_split_decides_what_is_held_out():
         assert rows_seen(history, "valid") == n_valid
 
 
-@pytest.mark.filterwarnings("ignore:The best prior precision")
 @pytest.mark.parametrize("prior_precision", [1.0, "validation"])
 def test_predefined_split_validates_on_its_own_rows(prior_precision):
     X, y = iris()
