@@ -137,8 +137,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     >>> clf = SubnetLaplaceClassifier(subnetwork_size=100, random_state=0).fit(X, y)
     >>> clf.score(X, y) > 0.9
     True
-    >>> len(clf.subnetwork_)
-    100
+    >>> [len(net.subnetwork) for net in clf.folds_]
+    [100, 100, 100, 100, 100]
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -318,7 +318,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> reg = SubnetLaplaceRegressor(subnetwork_size=100, random_state=0).fit(X, y)
     >>> mean, std = reg.predict(X, return_std=True)
-    >>> mean.shape, bool((std > reg.noise_std_).all())
+    >>> mean.shape, bool((std > reg.predictive(X).std("epistemic")).all())
     ((442,), True)
     """
 

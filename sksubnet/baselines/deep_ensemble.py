@@ -206,7 +206,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
 
     A mixture of Laplace posteriors:
 
-    >>> member = SubnetLaplaceClassifier(subnetwork_size=50, prior_precision=1.0)
+    >>> member = SubnetLaplaceClassifier(subnetwork_size=50, prior_precision=1.0, cv=None)
     >>> mixture = DeepEnsembleClassifier(member, n_members=2, random_state=0).fit(X, y)
     >>> len(mixture.estimators_[0].subnetwork_)
     50

@@ -207,7 +207,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 "trained weights leak between cross-validation folds. Pass the module's class, or "
                 "FrozenEstimator(net) to keep a trained net.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         # What initialises the modules is not known, so it draws in turn with other threads.
         stream, dtype = RandomStream(seed), getattr(torch, self.dtype)
@@ -323,7 +323,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     "memory recalls a trained net only for the same random_state; set it to an "
                     "integer.",
                     UserWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
             everything = (net.get_params(), vars(train), held_out and vars(held_out), seed)
             try:

@@ -77,7 +77,7 @@ class Table:
         inverse = inverse.reshape(-1)
         place = np.where(self.place >= 0, inverse[self.place], -1)
         return Table(
-            self.X[first],
+            self.X[first] + 0.0,  # -0.0 is 0.0, whichever came first
             self.y[first],
             np.bincount(inverse, weights=self.weights, minlength=len(first)),
             None if self.groups is None else self.groups[first],

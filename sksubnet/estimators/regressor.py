@@ -60,16 +60,16 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         self._single_target = y.ndim == 1
         table = self._table(X, y.reshape(len(y), -1), weights, groups)
         y, weights = table.y, table.weights
+        mean = np.average(y, axis=0, weights=weights)
+        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
+        # A constant target has a spread of rounding error at most, and noise of that size.
+        rounding = np.finfo(float).eps * 10 * np.abs(mean)
         self._y_mean, self._y_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
         if self._scales_targets():
-            self._y_mean = np.average(y, axis=0, weights=weights)
-            spread = np.sqrt(np.average((y - self._y_mean) ** 2, axis=0, weights=weights))
-            # A constant target has a spread of rounding error at most, and noise of that size.
-            rounding = np.finfo(float).eps * 10 * np.abs(self._y_mean)
+            self._y_mean = mean
             self._y_scale = np.maximum(spread, np.maximum(rounding, SMALLEST_SCALE))
+        self._unit_variance = np.where(spread > rounding, (spread / self._y_scale) ** 2, 0.0)
         scaled = (y - self._y_mean) / self._y_scale
-        center = np.average(scaled, axis=0, weights=weights)
-        self._unit_variance = np.average((scaled - center) ** 2, axis=0, weights=weights)
         return table.with_targets(scaled)
 
     def _scales_targets(self) -> bool:

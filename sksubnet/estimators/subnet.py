@@ -159,7 +159,7 @@ class SubnetLaplace(BayesianNet):
         seed = draw_seed(self.random_state)
         with self._fit_threads(table):
             trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
-            curved = [self._curved(net) for net in self._with_noise(trained)]
+            curved = list(map(self._curved, self._with_noise(trained)))
             tuned = self._tune(curved, table, seed)
             nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
             self._keep_out_of_fold(nets, table)

@@ -105,7 +105,8 @@ class Tuned:
         if self.noise_scale != 1:
             facts.append(("noise variance", f"times {self.noise_scale:.4g}"))
         if self.grid is not None and self.losses is not None:
-            limits = f"{len(self.grid)} values from {self.grid[0]:g} to {self.grid[-1]:g}"
+            low, high = (self.grid[[0, -1]] / self.noise_scale).tolist()
+            limits = f"{len(self.grid)} values from {low:.4g} to {high:.4g}"
             facts.append(("scanned", limits))
             facts.append(("lowest loss", f"{float(self.losses.min()):.4g} nats"))
         if self.at_edge:
@@ -153,14 +154,21 @@ class Tuned:
 def prior_limits(parts: Sequence[HeldOut], unit: Tensor) -> tuple[float, float]:
     """Prior precisions whose predictive sd of an average row is within ``PRIOR_SD``.
 
-    ``unit`` (C,) are the variances of the targets in the units of the latents, 1 for logits.
+    ``unit`` (C,) are the variances of the targets in the units of the latents, 1 for logits; a
+    constant target, whose variance is 0, has no say.
     """
+    varies = unit > 0
+    if not varies.any():
+        return GRID_LIMITS
     weights = torch.cat([part.weights for part in parts])
-    energy = torch.cat([part.projection.energy() for part in parts]) / unit
+    energy = torch.cat([part.projection.energy() for part in parts])
+    if len(unit) > 1:
+        energy = energy[:, varies]
+    energy = energy / unit[varies]
     mean = float(weights @ energy.mean(1) / weights.sum())
     least, most = PRIOR_SD
     if not 0 < mean < math.inf:
-        return float(GRID[0]), float(GRID[-1])
+        return GRID_LIMITS
     return mean / most**2, mean / least**2
 
 

@@ -26,7 +26,7 @@ pytest.importorskip("pandas")
 def moons():
     X, y = make_moons(150, noise=0.2, random_state=0)
     model = SubnetLaplaceClassifier(
-        subnetwork_size=80, selection="gradient", prior_precision=1.0, random_state=0
+        subnetwork_size=80, selection="gradient", prior_precision=1.0, cv=None, random_state=0
     )
     return make_pipeline(StandardScaler(), model).fit(X, y), X, y
 
@@ -84,7 +84,7 @@ def test_large_layers_are_drawn_in_blocks():
 
 
 def test_estimator_without_subnetwork():
-    with pytest.raises(TypeError, match="BayesianRidge has no subnetwork_"):
+    with pytest.raises(TypeError, match="BayesianRidge has no subnetwork; give a fitted"):
         SubnetworkDisplay.from_estimator(BayesianRidge())
 
 

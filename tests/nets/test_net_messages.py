@@ -231,15 +231,17 @@ def test_selected_weights_without_effect_warn():
     assert caught[0].filename == __file__
 
 
-def test_prior_precision_on_the_edge_warns():
+def test_prior_precision_on_the_edge_is_told_by_the_summary():
     X, y = iris()
     # An underfitted net is not sure enough as it is: variance can only hurt.
     net = classifier_net(max_epochs=2)
-    with pytest.warns(UserWarning, match="upper edge of 1e-06 to 1e") as caught:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         model = quick_classifier(net, prior_precision="validation").fit(X, y)
-    assert model.prior_precision_ > 1e7
-    assert "trained net" in str(caught[0].message)
-    assert caught[0].filename == __file__
+    assert model.tuning_.at_edge == "upper"
+    assert model.prior_precision_ == pytest.approx(float(model.tuning_.grid[-1]))
+    for part in ("upper limit", "least variance", "prior_precision takes a number"):
+        assert part in model.tuning_.summary()
 
 
 def test_module_instance_warns():

@@ -33,9 +33,10 @@ def test_subnetwork_of_a_deep_net_lists_where_its_weights_are():
 
 def test_tuned_says_what_was_chosen_and_from_where():
     grid = torch.tensor([0.01, 1.0, 100.0])
-    tuned = Tuned(1.5, 2.0, grid, torch.tensor([0.9, 0.25, 0.7]), "lower")
+    losses = torch.tensor([0.9, 0.25, 0.7])
+    tuned = Tuned(1.5, 2.0, grid=grid, losses=losses, at_edge="lower")
     assert repr(tuned) == (
-        "Tuned: prior precision 1.5, noise variance times 2, scanned 3 values from 0.01 to 100, "
+        "Tuned: prior precision 1.5, noise variance times 2, scanned 3 values from 0.005 to 50, "
         "lowest loss 0.25 nats, best value at the lower edge"
     )
     assert "<td>1.5</td>" in tuned._repr_html_()
