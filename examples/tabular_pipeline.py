@@ -16,7 +16,6 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
@@ -95,7 +94,7 @@ def classify(title: str, X: pd.DataFrame, y: pd.Series, seed: int) -> None:
     rows = columns.transform(X_test)
     print(f"{'held-out rows':<16}{'log loss':>10}{'accuracy':>10}{'ECE':>10}")
     for name, p in {
-        "MAP": best.predict_proba_map(rows),
+        "plain nets": best.predict_proba_map(rows),
         "subnetwork": best.predict_proba(rows),
     }.items():
         accuracy = accuracy_score(y_test, best.classes_[p.argmax(axis=1)])
@@ -114,9 +113,9 @@ def regress(title: str, X: pd.DataFrame, y: pd.Series, seed: int) -> None:
     rows = columns.transform(X_test)
     mean, std = best.predict(rows, return_std=True)
     lower, upper = best.predict_interval(rows, coverage=0.9).T
-    noise = np.full_like(std, best.noise_std_)
+    noise = best.predictive(rows).std("aleatoric")[:, 0]
     print(f"{'held-out rows':<16}{'RMSE':>10}{'NLL':>10}{'90 % interval covers':>22}")
-    for name, sd in {"MAP": noise, "subnetwork": std}.items():
+    for name, sd in {"plain nets": noise, "subnetwork": std}.items():
         half = (upper - lower) / 2 * sd / std
         covered = interval_coverage(y_test, mean - half, mean + half)
         rmse, nll = root_mean_squared_error(y_test, mean), gaussian_nll(y_test, mean, sd)
@@ -128,7 +127,9 @@ def report_search(found: GridSearchCV, score: str) -> None:
     for size, mean in zip(SIZES, -found.cv_results_["mean_test_score"], strict=True):
         chosen = "  <- chosen" if size == found.best_params_["model__subnetwork_size"] else ""
         print(f"  {size:.0%} of the weights: {score} {mean:.4f} in cross-validation{chosen}")
-    print(f"  {len(best.subnetwork_.indices)} weights, prior precision {best.prior_precision_:.3g}")
+    n_nets, n_weights = len(best.folds_), len(best.folds_[0].subnetwork)
+    prior = best.prior_precision_
+    print(f"  {n_nets} nets, {n_weights} weights of each, prior precision {prior:.3g}")
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
         the content of the rows: stratified, equal rows in one fold, whatever their order. A
         splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
-        holds rows out by itself. ``"auto"`` is 5 for the default net and up to 4000 distinct rows,
+        holds rows out by itself. ``"auto"`` is 5 for the default net and 20 to 4000 distinct rows,
         else ``None``.
     refit : bool, default=False
         Predict with one net, trained on all rows for the median of the epochs that the nets of the
@@ -253,7 +253,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
         the content of the rows: stratified, equal rows in one fold, whatever their order. A
         splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
-        holds rows out by itself. ``"auto"`` is 5 for the default net and up to 4000 distinct rows,
+        holds rows out by itself. ``"auto"`` is 5 for the default net and 20 to 4000 distinct rows,
         else ``None``.
     refit : bool, default=False
         Predict with one net, trained on all rows for the median of the epochs that the nets of the
@@ -318,7 +318,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> reg = SubnetLaplaceRegressor(subnetwork_size=100, random_state=0).fit(X, y)
     >>> mean, std = reg.predict(X, return_std=True)
-    >>> mean.shape, bool((std > reg.predictive(X).std("epistemic")).all())
+    >>> mean.shape, bool((std > reg.predictive(X).std("epistemic")[:, 0]).all())
     ((442,), True)
     """
 

@@ -10,8 +10,8 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
+from sksubnet.nets.default import Schedule, default_net
 from sksubnet.nets.tabular import TabularMLP, robust_scale
-from sksubnet.nets.training import default_net
 
 
 class Variant(TabularMLP):
@@ -41,7 +41,14 @@ def net_of(changes: dict[str, Any], X: np.ndarray, task: str) -> NeuralNet:
     """The net of some changes to `START`."""
     value = START | changes
     held_out, batch_size = value["held_out"], value["batch_size"]
-    net = default_net(X, np.ones(len(X)), task=task, validation_fraction=held_out, verbose=0)
+    net = default_net(
+        X,
+        np.ones(len(X)),
+        task=task,
+        schedule=Schedule.alone(len(X)),
+        validation_fraction=held_out,
+        verbose=0,
+    )
     center, scale = value["scaling"](X)
     stop = EarlyStopping(
         patience=value["patience"], threshold=value["threshold"], load_best=True, sink=silent

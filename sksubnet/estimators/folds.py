@@ -12,8 +12,9 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 FOLDS = 5
 """Folds of ``cv="auto"``."""
 
-MOST_FOLDED_ROWS = 4000
-"""Rows up to which ``cv="auto"`` is worth a net for each fold, by ``tabular_study.py``."""
+LEAST_FOLDED_ROWS, MOST_FOLDED_ROWS = 20, 4000
+"""Distinct rows from which on, and up to which, ``cv="auto"`` makes folds: of fewer a net may miss
+whole classes, and of more five nets are hardly worth their time."""
 
 MOST_MERGED_ROWS = 20_000
 """Rows among which equal ones are looked for before it is known how many differ."""
@@ -115,7 +116,8 @@ def folds_of(
 ) -> list[Fold] | None:
     """Folds of a cross-fit; ``None`` where one net is trained, and holds rows out by itself."""
     if isinstance(cv, str):
-        n_folds = FOLDS if default_net and len(table) <= MOST_FOLDED_ROWS else 1
+        enough = LEAST_FOLDED_ROWS <= len(table) <= MOST_FOLDED_ROWS
+        n_folds = FOLDS if default_net and enough else 1
     elif cv is None:
         return None
     elif table.parts is not None:

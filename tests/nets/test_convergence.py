@@ -278,7 +278,6 @@ def test_interrupted_member_of_a_parallel_ensemble():
 
 
 @pytest.mark.parametrize("step", ["select", "subnetwork_curvature", "tune_on_held_out"])
-@pytest.mark.filterwarnings("ignore:The best prior precision")
 def test_interrupted_laplace_step(step, monkeypatch):
     X, y = iris()
     model = quick_classifier(prior_precision="validation").fit(X, y)
@@ -309,7 +308,6 @@ QUIET_OR_NOT = {
 
 
 @pytest.mark.parametrize("name", QUIET_OR_NOT)
-@pytest.mark.filterwarnings("ignore:The best prior precision")
 def test_progress_is_shown_on_demand_only(name, capfd):
     model, table, bar = QUIET_OR_NOT[name]
     X, y = iris()
