@@ -105,7 +105,7 @@ class Tuned:
         if self.noise_scale != 1:
             facts.append(("noise variance", f"times {self.noise_scale:.4g}"))
         if self.grid is not None and self.losses is not None:
-            low, high = (self.grid[[0, -1]] / self.noise_scale).tolist()
+            low, high = _ends(self.grid, self.noise_scale)
             limits = f"{len(self.grid)} values from {low:.4g} to {high:.4g}"
             facts.append(("scanned", limits))
             facts.append(("lowest loss", f"{float(self.losses.min()):.4g} nats"))
@@ -133,7 +133,7 @@ class Tuned:
         """
         if self.given or self.grid is None:
             return f"The prior precision {self.prior_precision:.3g} was given."
-        low, high = (self.grid[[0, -1]] / self.noise_scale).tolist()
+        low, high = _ends(self.grid, self.noise_scale)
         limits = f"{low:.3g} to {high:.3g}"
         found = f"The prior precision is {self.prior_precision:.3g}, of {limits}."
         if self.at_edge == "upper":
@@ -149,6 +149,11 @@ class Tuned:
                 "(noise='input') or a larger subnetwork_size may serve them better."
             )
         return found
+
+
+def _ends(grid: Tensor, noise_scale: float) -> tuple[float, float]:
+    """Prior precisions at the ends of a grid of their products with the noise scale."""
+    return float(grid[0] / noise_scale), float(grid[-1] / noise_scale)
 
 
 def prior_limits(parts: Sequence[HeldOut], unit: Tensor) -> tuple[float, float]:
