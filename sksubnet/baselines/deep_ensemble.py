@@ -22,6 +22,7 @@ from sksubnet.estimators import (
     BayesianNet,
     BayesianNetClassifier,
     BayesianNetRegressor,
+    all_or_nothing,
     mixed_moments,
 )
 from sksubnet.nets import has_module_instance, is_frozen
@@ -42,6 +43,7 @@ class DeepEnsemble(BayesianNet):
     estimators_: list[Any]
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the members, each on all rows.
 
@@ -66,7 +68,6 @@ class DeepEnsemble(BayesianNet):
             same weights, if parameters of the net are set beside an estimator as `net`, or if a
             member cannot be fitted.
         """
-        self._is_fitted = False
         table = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
         member = self._member()
@@ -75,7 +76,6 @@ class DeepEnsemble(BayesianNet):
             delayed(_fit_member)(member, table.X, targets, table.weights, int(seed))
             for seed in progress(seeds, "members", self.verbose)
         )
-        self._is_fitted = True
         return self
 
     def _member(self) -> BayesianNet:

@@ -16,6 +16,7 @@ from sksubnet.estimators import (
     FittedNet,
     InitialNet,
     TrainedFold,
+    all_or_nothing,
     draw_seed,
 )
 from sksubnet.nets import Latent, TrainedNet, forget_graphs
@@ -69,6 +70,7 @@ class NetDraws(BayesianNet):
     folds_: list[DrawnNet]
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the net and what its draws are made from.
 
@@ -94,7 +96,6 @@ class NetDraws(BayesianNet):
         ValueError
             If the data, the net or an option do not fit together; the message says which.
         """
-        self._is_fitted = False
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
         with self._fit_threads(table):
@@ -102,7 +103,6 @@ class NetDraws(BayesianNet):
             nets = [self._drawn_net(net) for net in self._with_noise(trained)]
             self._keep_out_of_fold(nets, table)
         self._seed, self.folds_ = seed, nets
-        self._is_fitted = True
         return self
 
     def _drawn_net(self, net: TrainedFold) -> DrawnNet:

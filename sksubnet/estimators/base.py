@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pickle import PicklingError
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -69,6 +70,27 @@ where other processes use the cores, threads that wait for each other are many t
 CHECKED_ROWS = 8
 """Rows whose predictions by a user's net are compared with ours before it is trained."""
 
+Fit = TypeVar("Fit", bound=Callable[..., Any])
+
+
+def all_or_nothing(fit: Fit) -> Fit:
+    """Have a ``fit`` fill a twin of the estimator, which this one becomes where it ends well.
+
+    Whatever stops it, Ctrl-C too, leaves the estimator with all of its former fit or with none.
+    """
+
+    @functools.wraps(fit)
+    def fit_twin(self: BayesianNet, *args: Any, **kwargs: Any) -> BayesianNet:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        fit(twin, *args, **kwargs)
+        twin._is_fitted = True
+        # One assignment: nothing can come in between, and other threads see no half of it.
+        self.__dict__ = twin.__dict__
+        return self
+
+    return cast(Fit, fit_twin)
+
 
 @dataclass(frozen=True, eq=False)
 class InitialNet:
@@ -119,7 +141,6 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     _is_fitted = False
 
     def __sklearn_is_fitted__(self) -> bool:
-        # An interrupted fit leaves attributes behind, so their presence tells nothing.
         return self._is_fitted
 
     @property
@@ -207,7 +228,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 "trained weights leak between cross-validation folds. Pass the module's class, or "
                 "FrozenEstimator(net) to keep a trained net.",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         # What initialises the modules is not known, so it draws in turn with other threads.
         stream, dtype = RandomStream(seed), getattr(torch, self.dtype)
@@ -323,7 +344,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     "memory recalls a trained net only for the same random_state; set it to an "
                     "integer.",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=7,
                 )
             everything = (net.get_params(), vars(train), held_out and vars(held_out), seed)
             try:

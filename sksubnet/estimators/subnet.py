@@ -19,6 +19,7 @@ from sksubnet.estimators.base import (
     BayesianNet,
     InitialNet,
     TrainedFold,
+    all_or_nothing,
     as_read,
     draw_seed,
     read,
@@ -128,6 +129,7 @@ class SubnetLaplace(BayesianNet):
     link: str = DEFAULT_LINK
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the nets, choose a subnetwork of each, and put a Gaussian posterior on it.
 
@@ -154,7 +156,6 @@ class SubnetLaplace(BayesianNet):
         ValueError
             If the data, the net or an option do not fit together; the message says which.
         """
-        self._is_fitted = False
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
         with self._fit_threads(table):
@@ -167,7 +168,6 @@ class SubnetLaplace(BayesianNet):
                 nets = [self._refitted(nets, tuned, table, seed)]
         self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
         self.folds_ = nets
-        self._is_fitted = True
         return self
 
     def _refitted(
@@ -380,7 +380,7 @@ class SubnetLaplace(BayesianNet):
                 "times that of random weights), so the predictions are those of the trained net. "
                 "Choose another selection, such as 'greedy', or a larger subnetwork_size.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return replace(subnetwork, n_inert=n_inert), plan
 

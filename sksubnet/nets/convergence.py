@@ -51,7 +51,7 @@ def check_convergence(
     warnings.warn(
         f"Training did not converge with {rates}: {problem}. {advice}",
         ConvergenceWarning,
-        stacklevel=6,
+        stacklevel=7,
     )
 
 

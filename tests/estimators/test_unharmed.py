@@ -1,4 +1,4 @@
-"""What fit leaves alone: the given net, frozen weights, random states; what Ctrl-C leaves."""
+"""What fit leaves alone: the given net, frozen weights, random states."""
 
 import copy
 import pickle
@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from user_nets import (
     MLP,
@@ -85,35 +84,6 @@ def test_module_instance_is_unchanged():
         quick_classifier(net).fit(X, y)
     for name, value in module.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
-
-
-class Interrupted(MLP):
-    """Meets Ctrl-C in its third training pass."""
-
-    n_passes = 0
-
-    def forward(self, X):
-        if self.training and torch.is_grad_enabled():
-            type(self).n_passes += 1
-            if type(self).n_passes == 3:
-                raise KeyboardInterrupt
-        return super().forward(X)
-
-
-@pytest.mark.parametrize("fitted_before", [False, True])
-def test_interrupt_leaves_an_unfitted_estimator(fitted_before):
-    X, y = iris()
-    model = quick_classifier(classifier_net())
-    if fitted_before:
-        model.fit(X, y)
-    Interrupted.n_passes = 0
-    model.set_params(net=classifier_net(Interrupted))
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X, y)
-    with pytest.raises(NotFittedError):
-        model.predict(X)
-    # The third pass is over, so the next fit runs through.
-    assert model.fit(X, y).score(X, y) > 0.5
 
 
 def test_global_random_states_stay():
