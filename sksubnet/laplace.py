@@ -201,11 +201,12 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     Parameters
     ----------
     net : skorch net, FrozenEstimator or None, default=None
-        A skorch regressor with ``MSELoss``, copied and trained in ``fit`` (its parameters are
-        reachable as ``net__lr``, ``net__module__...``), a fitted one in
+        A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
+        ``net__lr``, ``net__module__...``), a fitted one in
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
         scales its inputs and stops early. Widths that the module's signature names
-        (``n_features``, ``n_outputs``, ...) are filled in.
+        (``n_features``, ``n_outputs``, ...) are filled in. Its criterion gives the likelihood:
+        ``MSELoss``, or another one of the notes.
     subnetwork_size : int, float or str, default="auto"
         Number of weights with a posterior: an int counts weights, a float in (0, 1] is the share of
         the candidates, ``"auto"`` a twentieth of them but at least 100 and at most 500, ``"all"``
@@ -245,10 +246,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         all rows. ``"input"`` trains a second net on the squared residuals of unseen rows, which
         gives each row its own and leaves the mean as it is. ``"auto"`` is ``"input"`` where that
         predicts unseen rows better by more than a standard error, for the default net; otherwise
-        ``"constant"``.
+        ``"constant"``. A likelihood without Gaussian noise leaves nothing to set.
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. The prior
-        precision is that of the net for the scaled targets. A frozen net sees targets as they are.
+        precision is that of the net for the scaled targets. A frozen net, and one with another
+        likelihood than the Gaussian of ``MSELoss``, sees targets as they are.
     cv : "auto", int, splitter, iterable or None, default="auto"
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
         the content of the rows: stratified, equal rows in one fold, whatever their order. A
@@ -304,6 +306,17 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     SubnetLaplaceClassifier : The same for classification.
     sklearn.gaussian_process.GaussianProcessRegressor : Exact inference in function space.
     sklearn.linear_model.BayesianRidge : What this is for a linear net.
+
+    Notes
+    -----
+    ``PoissonNLLLoss`` (``log_input=True``, its default) is for counts: the net gives log rates, the
+    posterior is over these, and predictions are the Poisson distribution averaged over it. So the
+    mean is E[exp(f)], above the rate of the mean by what the weights leave open, and the variance
+    is the mean plus that of the rate; intervals and quantiles are whole numbers. For counts per
+    exposure give the rates ``counts / exposure`` as `y` and ``sample_weight=exposure``, which is
+    the likelihood of the counts with the log exposure as an offset; predictions are then for an
+    exposure of one. A prior precision that is tuned on held-out rows counts such a row as many
+    equal ones; ``"evidence"`` does not.
 
     References
     ----------

@@ -21,7 +21,7 @@ from sksubnet.estimators import (
 )
 from sksubnet.nets import Latent, TrainedNet, forget_graphs
 from sksubnet.posterior import tuned_noise
-from sksubnet.predictive import Mixture, Predictive, pick_components
+from sksubnet.predictive import Mixture, Predictive, pick_components, predictive_of
 
 Draws = Callable[[Latent, Tensor], Tensor]
 """Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
@@ -43,7 +43,7 @@ class DrawnNet(FittedNet):
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
         mixture = Mixture(self.draws(self.latent, X))
-        return Predictive.of_mixture(mixture, self.likelihood, seed=self.seed)
+        return predictive_of(mixture, self.likelihood, seed=self.seed)
 
     def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (N, C) of all rows and covariance between them (C, N, N)."""

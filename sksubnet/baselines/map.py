@@ -114,10 +114,11 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     Parameters
     ----------
     net : skorch net, FrozenEstimator or None, default=None
-        A skorch regressor with ``MSELoss``, copied and trained in ``fit`` (its parameters are
-        reachable as ``net__lr``, ``net__module__...``), a fitted one in
+        A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
+        ``net__lr``, ``net__module__...``), a fitted one in
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early.
+        scales its inputs and stops early. Its criterion gives the likelihood: ``MSELoss``, or
+        another one of :class:`SubnetLaplaceRegressor`.
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` minimises the
         negative log likelihood of held-out rows, or of the training rows where there are fewer than

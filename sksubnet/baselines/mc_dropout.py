@@ -150,10 +150,11 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
     Parameters
     ----------
     net : skorch net, FrozenEstimator or None, default=None
-        A skorch regressor with ``MSELoss``, copied and trained in ``fit`` (its parameters are
-        reachable as ``net__lr``, ``net__module__...``), a fitted one in
+        A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
+        ``net__lr``, ``net__module__...``), a fitted one in
         :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early.
+        scales its inputs and stops early. Its criterion gives the likelihood: ``MSELoss``, or
+        another one of :class:`SubnetLaplaceRegressor`.
     n_draws : int, default=100
         Number of dropout masks, each of them a pass of the net over the rows to predict.
     dropout : float in (0, 1), default=0.1

@@ -240,9 +240,10 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     Parameters
     ----------
     net : skorch net or None, default=None
-        A skorch regressor with ``MSELoss``, copied (its parameters are reachable as
-        ``net__batch_size``, ``net__module__...``), or ``None`` for a multilayer perceptron that
-        scales its inputs. Training starts from the initial weights of its module.
+        A skorch regressor, copied (its parameters are reachable as ``net__batch_size``,
+        ``net__module__...``), or ``None`` for a multilayer perceptron that scales its inputs.
+        Training starts from the initial weights of its module. Its criterion gives the likelihood:
+        ``MSELoss``, or another one of :class:`SubnetLaplaceRegressor`.
     prior_precision : float, default=10.0
         Precision of the Gaussian prior on every weight of the net for the scaled targets.
     temperature : float, default=0.1

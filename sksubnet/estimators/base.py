@@ -55,7 +55,6 @@ from sksubnet.nets import (
     prepare,
 )
 from sksubnet.predictive import (
-    Gaussian,
     Likelihood,
     Predictive,
     criterion_row_weights,
@@ -325,7 +324,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 table.y,
                 fraction=self.validation_fraction,
                 needed=needed,
-                stratify=not isinstance(initial.likelihood, Gaussian),
+                stratify=initial.likelihood.task == "classification",
                 is_trained=is_frozen(self.net),
                 seed=seed,
             )

@@ -15,7 +15,7 @@ from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
 from sksubnet.nets import Schedule, TrainedNet, check_classes, check_net, output_width
 from sksubnet.posterior import Curvature
-from sksubnet.predictive import Bernoulli, Gaussian, Likelihood, Predictive
+from sksubnet.predictive import Bernoulli, Likelihood, Predictive
 
 
 class BayesianNetClassifier(ClassifierMixin, BayesianNet):
@@ -61,7 +61,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         initial = self._initial_net(table, task, n_outputs, seed, schedule)
         check_classes(initial.net, self.classes_)
         criterion = type(initial.net.criterion_).__name__
-        if isinstance(initial.likelihood, Gaussian):
+        if initial.likelihood.task == "regression":
             raise ValueError(
                 f"{criterion} is a regression loss; train a classifier's net with "
                 "CrossEntropyLoss, NLLLoss or BCEWithLogitsLoss."

@@ -27,7 +27,7 @@ class FittedNet:
         The trained net.
     held_out : ndarray of shape (n_held_out,)
         Numbers of the training rows that the net has not seen.
-    likelihood : Categorical, Bernoulli or Gaussian
+    likelihood : Likelihood
         What the targets are given the outputs, in the units of the net; with the mean noise.
     noise : NoiseNet or None
         Noise variance as a function of the inputs, where it is no constant.

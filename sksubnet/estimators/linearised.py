@@ -11,7 +11,7 @@ from torch import Tensor
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.jacobian import JacobianPlan, jacobian
 from sksubnet.posterior import Posterior
-from sksubnet.predictive import Predictive
+from sksubnet.predictive import Mixture, Predictive, predictive_of
 from sksubnet.selection import Subnetwork
 
 
@@ -43,8 +43,8 @@ class LinearisedNet(FittedNet):
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
         outputs, rows = self.posterior.jacobian(self.latent, self.plan, X)
-        covariance = self.posterior.covariance(rows)
-        return Predictive(outputs, covariance, self.likelihood_at(X), self.link, self.seed)
+        latents = Mixture(outputs[None], self.posterior.covariance(rows)[None])
+        return predictive_of(latents, self.likelihood_at(X), self.link, self.seed)
 
     def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (N, C) of all rows and covariance between them (C, N, N)."""

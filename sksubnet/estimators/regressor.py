@@ -20,9 +20,9 @@ from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.noise import with_constant_noise, with_noise_by_row
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import Schedule, TrainedNet, check_net, is_frozen
+from sksubnet.nets import Schedule, TrainedNet, check_net, criterion_of, is_frozen
 from sksubnet.posterior import Curvature, noise_of
-from sksubnet.predictive import Gaussian, Likelihood, Predictive
+from sksubnet.predictive import Gaussian, Likelihood, Predictive, likelihood_of
 
 SMALLEST_SCALE = 1e-150
 """Scale of a target that is 0 everywhere: its square is still a number."""
@@ -58,6 +58,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
                 "needed."
             )
         self._single_target = y.ndim == 1
+        self._likelihood = self._checked_likelihood(y.reshape(len(y), -1)[weights > 0])
         table = self._table(X, y.reshape(len(y), -1), weights, groups)
         y, weights = table.y, table.weights
         mean = np.average(y, axis=0, weights=weights)
@@ -73,24 +74,41 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return table.with_targets(scaled)
 
     def _scales_targets(self) -> bool:
-        return self.normalize_y and not is_frozen(self.net)
+        return self.normalize_y and self._likelihood.scales_targets and not is_frozen(self.net)
+
+    def _checked_likelihood(self, y: np.ndarray) -> Likelihood:
+        """Likelihood that the net's criterion stands for; raise where targets do not fit it."""
+        net = self.net
+        while isinstance(net, BayesianNet):  # as member of an ensemble
+            net = net.net
+        if net is None:
+            return Gaussian(torch.ones(y.shape[1], dtype=torch.float64))
+        check_net(net)
+        criterion = criterion_of(net)
+        likelihood = likelihood_of(criterion, y.shape[1])
+        if likelihood.task != "regression":
+            raise ValueError(
+                f"{type(criterion).__name__} is a classification loss; train a regressor's net "
+                "with MSELoss, or PoissonNLLLoss for counts."
+            )
+        likelihood.check_targets(torch.as_tensor(y))
+        if not isinstance(likelihood, Gaussian) and not np.array_equal(self.noise, "auto"):
+            raise ValueError(
+                f"noise={self.noise!r} is for Gaussian noise, but {type(criterion).__name__} has a "
+                f"likelihood of its own, {type(likelihood).__name__}; leave noise='auto'."
+            )
+        return likelihood
 
     def _start_net(
         self, table: Table, seed: int, schedule: Schedule | None
     ) -> tuple[InitialNet, Table]:
         """Prepare a net for the targets and check its width."""
-        if self.net is not None:
-            check_net(self.net)
-        initial = self._initial_net(table, "regression", table.y.shape[1], seed, schedule)
-        if not isinstance(initial.likelihood, Gaussian):
-            raise ValueError(
-                f"{type(initial.net.criterion_).__name__} is a classification loss; train a "
-                "regressor's net with MSELoss."
-            )
-        if initial.n_outputs != table.y.shape[1]:
+        n_outputs = table.y.shape[1] * self._likelihood.outputs_per_target
+        initial = self._initial_net(table, "regression", n_outputs, seed, schedule)
+        if initial.n_outputs != n_outputs:
             raise ValueError(
                 f"The net has {initial.n_outputs} outputs, but y has {table.y.shape[1]} targets; "
-                "give the net as many outputs as targets."
+                f"give the net {n_outputs} outputs."
             )
         return initial, table
 
@@ -134,7 +152,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         Raises
         ------
         ValueError
-            If both ``return_std`` and ``return_cov`` are set.
+            If both ``return_std`` and ``return_cov`` are set, or ``return_cov`` for a likelihood
+            that is not Gaussian.
         """
         if return_std and return_cov:
             raise ValueError("Ask for return_std or return_cov, not both at once.")
@@ -144,6 +163,13 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             return self._shaped(mean), self._shaped(std)
         if not return_cov:
             return self._shaped(self._means(X).numpy())
+        check_is_fitted(self)
+        if not isinstance(self._likelihood, Gaussian):
+            raise ValueError(
+                "return_cov is for Gaussian noise, but this net's likelihood is "
+                f"{type(self._likelihood).__name__}. Use return_std, or sample_y, whose draws hang "
+                "together over the rows."
+            )
         means, covariance = self._joint_moments(X)
         covariance.diagonal(dim1=1, dim2=2).add_(self._mean_noise(X))
         by_target = covariance.permute(1, 2, 0).numpy()
@@ -217,6 +243,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         self, net: FittedNet, batches: list[Tensor], n_samples: int, generator: torch.Generator
     ) -> Tensor:
         functions = super()._drawn(net, batches, n_samples, generator)
+        if not isinstance(net.likelihood, Gaussian):
+            return net.likelihood.sample(functions.mT, generator).mT
         noise = torch.randn(functions.shape, generator=generator, dtype=torch.float64)
         return functions + self._noise_at(net, batches).sqrt()[..., None] * noise
 
@@ -239,6 +267,9 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return predictive.scaled(*self._units)
 
     def _means(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        if not isinstance(self._likelihood, Gaussian):  # the mean depends on the variance
+            return torch.cat([part.mean for part in self._predictives(X)])
         means = super()._means(X)
         scale, offset = self._units
         return means * scale + offset
@@ -258,10 +289,12 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return values[:, 0] if self._single_target else values
 
     def _noise_is_tuned(self) -> bool:
-        return isinstance(self.noise, str)
+        return isinstance(self.noise, str) and isinstance(self._likelihood, Gaussian)
 
     def _with_noise(self, nets: list[TrainedFold]) -> list[TrainedFold]:
         """Add the given noise, or what the residuals of unseen rows say of it."""
+        if not isinstance(self._likelihood, Gaussian):
+            return nets
         trained = [net.trained for net in nets]
         given = self._noise_variance()
         if given is not None:
@@ -282,15 +315,16 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     ) -> tuple[Likelihood, float]:
         """Likelihood with the tuned noise, and the log likelihood in the target's units."""
         likelihood = trained.train.likelihood(trained.likelihood)
-        assert isinstance(likelihood, Gaussian) and isinstance(trained.likelihood, Gaussian)
+        if not isinstance(likelihood, Gaussian) or not isinstance(trained.likelihood, Gaussian):
+            return likelihood, curvature.log_likelihood
         weights = trained.train.weights
         log_likelihood = likelihood.rescaled(curvature.log_likelihood, weights, scale)
         log_likelihood -= curvature.n_rows * float(np.log(self._y_scale).sum())
         return Gaussian(trained.likelihood.noise_variance * scale), log_likelihood
 
     def _target_units(self) -> np.ndarray:
-        """Variances (C,) of the targets in the units of the net."""
-        return self._unit_variance
+        """Variances (C,) of the targets in the units of the net; other latents are their own."""
+        return self._unit_variance if isinstance(self._likelihood, Gaussian) else np.ones(1)
 
     @property
     def noise_std_(self) -> Any:
@@ -298,6 +332,11 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         nets: list[FittedNet] = self.__dict__.get("folds_", [])
         if not nets:
             raise AttributeError(f"{type(self).__name__} has no attribute 'noise_std_' before fit.")
+        if not isinstance(self._likelihood, Gaussian):
+            raise AttributeError(
+                f"A net with the likelihood {type(self._likelihood).__name__} has no 'noise_std_'; "
+                "use predictive(X).std('aleatoric')."
+            )
         variance = torch.stack([noise_of(net.likelihood) for net in self._nets()]).mean(dim=0)
         std = np.sqrt(variance.numpy()) * self._y_scale
         return float(std[0]) if self._single_target else std

@@ -18,6 +18,7 @@ from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows, TrainedNet, count_rows, flat_weights, take_rows
 from sksubnet.nets.training import (
     check_net,
+    criterion_of,
     fit_net,
     has_module_instance,
     hold_out,
@@ -42,6 +43,7 @@ __all__ = [
     "check_reading",
     "content_hash",
     "count_rows",
+    "criterion_of",
     "default_net",
     "draws_nothing",
     "fit_net",

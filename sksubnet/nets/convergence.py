@@ -38,7 +38,7 @@ def check_convergence(
         )
     losses = (epoch.get("train_loss", 0.0) for epoch in history)
     failed = [number for number, value in enumerate(losses, start=1) if not math.isfinite(value)]
-    if loss > FAR_ABOVE * constant:
+    if loss - constant > (FAR_ABOVE - 1) * abs(constant):  # which a density may have below 0
         problem = (
             f"the mean loss of a training row is {loss:.3g}, that of outputs 0 is {constant:.3g}"
         )

@@ -98,6 +98,10 @@ class RowMSELoss(_RowLoss, nn.MSELoss):
     """``MSELoss`` with row weights."""
 
 
+class RowPoissonNLLLoss(_RowLoss, nn.PoissonNLLLoss):
+    """``PoissonNLLLoss`` with row weights."""
+
+
 class LogVarianceLoss(nn.Module):
     """Negative log likelihood of residuals under variances whose logarithm is the output.
 
@@ -124,6 +128,7 @@ ROW_LOSSES: dict[type[nn.Module], type[_RowLoss]] = {
     nn.NLLLoss: RowNLLLoss,
     nn.BCEWithLogitsLoss: RowBCEWithLogitsLoss,
     nn.MSELoss: RowMSELoss,
+    nn.PoissonNLLLoss: RowPoissonNLLLoss,
     LogVarianceLoss: RowLogVarianceLoss,
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sksubnet.nets.inputs import hooks, inputs_of, latent_of, readable, reads_plainly, targets_of
 from sksubnet.nets.loading import inputs_cast
 from sksubnet.nets.randomness import RandomStream
-from sksubnet.predictive import Gaussian, Likelihood
+from sksubnet.predictive import Likelihood
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 
@@ -30,17 +30,18 @@ def check_reading(
         theirs = [_own_predictions(net, X, likelihood) for _ in range(2)]
         latent = latent_of(net)
         latent.module.eval()
-        ours = [_ours(latent(inputs_of(net, rows.clone())), likelihood) for _ in range(2)]
+        latents = [latent(inputs_of(net, rows.clone())) for _ in range(2)]
         given = None if y is None or reads_plainly(net) else targets_of(net, X, y)
     tolerance = TOLERANCE[rows.dtype]
     where = ", ".join(hooks(net))
-    if not (_equal(theirs[0], theirs[1], tolerance) and _equal(ours[0], ours[1], tolerance)):
+    if not (_equal(theirs[0], theirs[1], tolerance) and _equal(latents[0], latents[1], tolerance)):
         raise ValueError(
             "The net gives other predictions of the same rows when it is asked again, so something "
             f"in it draws at random outside of training: look at {where}. Let it draw only while "
             "the module is in training mode, for example in a layer of the module."
         )
-    if not _equal(theirs[0], ours[0], tolerance):
+    ours = _ours(latents[0], likelihood)
+    if not any(_equal(theirs[0], expected, tolerance) for expected in ours):
         raise ValueError(
             f"The net's own predictions are not the {_kind(likelihood)} that its criterion stands "
             f"for (first row: {_first(theirs[0])} and {_first(ours[0])}), so uncertainty would be "
@@ -82,7 +83,7 @@ def check_threshold(net: NeuralNet) -> None:
 
 def _own_predictions(net: NeuralNet, X: np.ndarray, likelihood: Likelihood) -> Tensor:
     """Return what the net itself predicts, (N, K) probabilities or (N, C) means."""
-    predict = net.predict if isinstance(likelihood, Gaussian) else net.predict_proba
+    predict = net.predict if likelihood.task == "regression" else net.predict_proba
     try:
         found = predict(X.copy())
     except Exception as error:  # of a user's code, which may fail in any way
@@ -95,8 +96,11 @@ def _own_predictions(net: NeuralNet, X: np.ndarray, likelihood: Likelihood) -> T
     return torch.as_tensor(np.asarray(found)).reshape(len(found), -1)
 
 
-def _ours(latents: Tensor, likelihood: Likelihood) -> Tensor:
-    return latents if isinstance(likelihood, Gaussian) else likelihood.probabilities(latents)
+def _ours(latents: Tensor, likelihood: Likelihood) -> list[Tensor]:
+    """Return what a net may predict at its latents: these or the means, or probabilities."""
+    if likelihood.task != "regression":
+        return [likelihood.probabilities(latents)]
+    return [latents, likelihood.mean(latents)]
 
 
 def _equal(found: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -111,7 +115,7 @@ def _equal(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def _kind(likelihood: Likelihood) -> str:
-    return "means" if isinstance(likelihood, Gaussian) else "probabilities"
+    return "means" if likelihood.task == "regression" else "probabilities"
 
 
 def _first(values: Any) -> Any:

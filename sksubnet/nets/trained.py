@@ -115,7 +115,7 @@ class TrainedNet:
         The trained module in evaluation mode.
     latent : callable
         Maps inputs ``(n_rows, ...)`` to latents ``(n_rows, n_outputs)``.
-    likelihood : Categorical, Bernoulli or Gaussian
+    likelihood : Likelihood
         What the net's criterion says about the targets given the latents.
     n_outputs : int
         Number of latents of a row.

@@ -55,6 +55,16 @@ def check_net(net: Any) -> None:
         raise ValueError("The net inside FrozenEstimator is not fitted; fit it first.")
 
 
+def criterion_of(net: Any) -> Any:
+    """Return the criterion that a net trains with, before it is initialised."""
+    if is_frozen(net):
+        return net.estimator.criterion_
+    with RandomStream(0).everywhere():
+        net = clone(net)
+        net._initialize_criterion()
+    return net.criterion_
+
+
 def output_width(net: Any, n_classes: int) -> int:
     """Count the outputs that a classification net needs: one logit under a binary criterion."""
     criterion = (net.estimator if is_frozen(net) else net).criterion

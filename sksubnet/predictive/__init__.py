@@ -2,21 +2,17 @@
 
 A likelihood says what the targets are given the outputs; a link turns a Gaussian over the outputs
 into class probabilities. `Predictive` is the value that every estimator returns, from Laplace and
-from every baseline alike: a Gaussian or a `Mixture` of them for each row. Knows torch only.
+from every baseline alike: a Gaussian or a `Mixture` of them for each row; of targets that are not
+Gaussian, such as counts, a `CompoundPredictive`. Knows torch only.
 
-Read first: `Predictive` in `distribution.py`.
+Read first: `Likelihood` in `likelihood.py`, then `Predictive` in `distribution.py`.
 """
 
+from sksubnet.predictive.compound import CompoundPredictive, predictive_of
+from sksubnet.predictive.counts import Poisson
+from sksubnet.predictive.criteria import criterion_row_weights, likelihood_of
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
-from sksubnet.predictive.likelihood import (
-    LINKS,
-    Bernoulli,
-    Categorical,
-    Gaussian,
-    Likelihood,
-    criterion_row_weights,
-    likelihood_of,
-)
+from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian, Likelihood
 from sksubnet.predictive.mixture import Mixture, pick_components
 
 __all__ = [
@@ -24,11 +20,14 @@ __all__ = [
     "LINKS",
     "Bernoulli",
     "Categorical",
+    "CompoundPredictive",
     "Gaussian",
     "Likelihood",
     "Mixture",
+    "Poisson",
     "Predictive",
     "criterion_row_weights",
     "likelihood_of",
     "pick_components",
+    "predictive_of",
 ]

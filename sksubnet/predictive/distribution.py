@@ -13,16 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sksubnet.predictive import table
-from sksubnet.predictive.likelihood import (
-    N_DRAWS,
-    Bernoulli,
-    Categorical,
-    Gaussian,
-    Likelihood,
-    link_of,
-    row_chunks,
-)
+from sksubnet.predictive.likelihood import Gaussian, Likelihood, link_of
 from sksubnet.predictive.mixture import Mixture
+from sksubnet.predictive.quadrature import N_DRAWS, row_chunks
 
 __all__ = ["Predictive"]
 
@@ -42,8 +35,9 @@ class Predictive:
         Mean of the outputs: logits, or regression means.
     covariance : Tensor of shape (N, C, C)
         Covariance of the outputs that the posterior over the weights gives, such as J H⁻¹ Jᵀ.
-    likelihood : Categorical, Bernoulli or Gaussian
-        Distribution of the target given the outputs.
+    likelihood : Likelihood
+        Distribution of the target given the outputs: ``Categorical``, ``Bernoulli`` or
+        ``Gaussian``; of all others see ``CompoundPredictive``.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How class probabilities come from the Gaussian over the logits; unused in regression.
     seed : int, default=0
@@ -120,7 +114,8 @@ class Predictive:
     def mix(parts: Sequence[Predictive]) -> Predictive:
         """Mixture of the predictive distributions of the members of an ensemble."""
         components = Mixture.union([p._components().with_noise(p.likelihood) for p in parts])
-        return Predictive.of_mixture(components, parts[0].likelihood, parts[0].link, parts[0].seed)
+        first = parts[0]
+        return type(first).of_mixture(components, first.likelihood, first.link, first.seed)
 
     @staticmethod
     def stack(parts: Sequence[Predictive]) -> Predictive:
@@ -268,14 +263,18 @@ class Predictive:
         -------
         ndarray of shape (N, C)
         """
-        noise = self._regression("std").noise_variance
+        self._check_regression("std")
         _check_component(component)
-        covariance = self.covariance.detach().double()
-        epistemic = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
-        aleatoric = noise.to(epistemic).expand_as(epistemic)
+        epistemic, aleatoric = self._variances()
         total = epistemic + aleatoric
         parts = {"total": total, "aleatoric": aleatoric, "epistemic": epistemic}
         return _array(parts[component].sqrt())
+
+    def _variances(self) -> tuple[Tensor, Tensor]:
+        """Epistemic and aleatoric variance (N, C) of the targets."""
+        covariance = self.covariance.detach().double()
+        epistemic = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
+        return epistemic, self._regression("std").noise_variance.to(epistemic).expand_as(epistemic)
 
     def interval(self, coverage: float = 0.9) -> FloatArray:
         """Central predictive interval of the target, noise included.
@@ -300,7 +299,7 @@ class Predictive:
         >>> predictive.interval(0.95).round(2)
         array([[[-1.96,  1.96]]])
         """
-        self._regression("interval")
+        self._check_regression("interval")
         if not 0 < coverage < 1:
             raise ValueError(f"coverage={coverage!r} must be above 0 and below 1, such as 0.9.")
         return self.quantiles(((1 - coverage) / 2, (1 + coverage) / 2))
@@ -318,31 +317,40 @@ class Predictive:
         ndarray of shape (N, C, Q)
             In the order of `q`.
         """
-        noise = self._regression("quantiles").noise_variance
+        self._check_regression("quantiles")
         levels = torch.as_tensor(np.asarray(q, dtype=np.float64))
         if levels.ndim != 1 or not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(
                 f"The quantiles {q!r} must be a sequence of levels above 0 and below 1, such as "
                 "(0.05, 0.95)."
             )
-        return _array(self._components().quantiles(levels, noise))
+        return _array(self._target_quantiles(levels))
 
-    def _classification(self, method: str) -> Categorical | Bernoulli:
+    def _target_quantiles(self, levels: Tensor) -> Tensor:
+        """Quantiles (N, C, Q) of the targets."""
+        return self._components().quantiles(levels, self._regression("quantiles").noise_variance)
+
+    def _classification(self, method: str) -> Likelihood:
         """Return the likelihood if it is over classes."""
-        if isinstance(self.likelihood, Gaussian):
+        if self.likelihood.task == "regression":
             raise TypeError(
                 f"{method} is for classification, this predictive distribution is a regression's; "
                 "use std, interval or quantiles."
             )
         return self.likelihood
 
-    def _regression(self, method: str) -> Gaussian:
-        """Return the likelihood if it is Gaussian."""
-        if not isinstance(self.likelihood, Gaussian):
+    def _check_regression(self, method: str) -> None:
+        """Raise unless the likelihood is over targets."""
+        if self.likelihood.task != "regression":
             raise TypeError(
                 f"{method} is for regression, this predictive distribution is a classifier's; "
                 "use probabilities, entropy or mutual_information."
             )
+
+    def _regression(self, method: str) -> Gaussian:
+        """Return the likelihood if it is Gaussian."""
+        self._check_regression(method)
+        assert isinstance(self.likelihood, Gaussian)
         return self.likelihood
 
     def __len__(self) -> int:
@@ -357,7 +365,7 @@ class Predictive:
     def _shown(self) -> tuple[Predictive, list[int], str]:
         """Rows that a printed table has, their positions, and its title."""
         rows = table.shown_rows(len(self))
-        if isinstance(self.likelihood, Gaussian):
+        if self.likelihood.task == "regression":
             n_columns, what, ending = self.mean.shape[1], "target", "s"
             rest = ", lower to upper holds 90%" if n_columns == 1 else ""
         else:
@@ -430,12 +438,16 @@ class Predictive:
         >>> Predictive(torch.zeros(1, 1), torch.tensor([[[0.25]]]), noise).cdf([1.96]).round(3)
         array([0.975])
         """
+        self._check_regression("cdf")
+        return _array(self._target_cdf(self._checked_targets(y))).reshape(np.shape(y))
+
+    def _target_cdf(self, y: Tensor) -> Tensor:
+        """Probabilities (N, C) of targets at or below y (N, C)."""
         means, covariances = self._target_components("cdf")
-        targets = self._checked_targets(y)
         std = covariances.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
         # A target without any variance is a step.
-        z = (targets - means) / std.clamp_min(torch.finfo(std.dtype).tiny)
-        return _array(torch.special.ndtr(z).mean(dim=0)).reshape(np.shape(y))
+        z = (y - means) / std.clamp_min(torch.finfo(std.dtype).tiny)
+        return torch.special.ndtr(z).mean(dim=0)
 
     def log_prob(self, y: ArrayLike) -> FloatArray:
         """Log of the predictive density of targets, or of the probability of classes.
@@ -464,7 +476,7 @@ class Predictive:
         >>> Predictive(torch.zeros(1, 1), torch.tensor([[[0.25]]]), noise).log_prob([0.0]).round(4)
         array([-0.9189])
         """
-        if not isinstance(self.likelihood, Gaussian):
+        if self.likelihood.task != "regression":
             probabilities = self.probabilities()
             codes = np.asarray(y)
             classes = range(probabilities.shape[1])
@@ -476,6 +488,10 @@ class Predictive:
             with np.errstate(divide="ignore"):
                 result: FloatArray = np.log(probabilities[np.arange(len(self)), codes.astype(int)])
             return result
+        return _array(self._target_log_prob(self._checked_targets(y)))
+
+    def _target_log_prob(self, y: Tensor) -> Tensor:
+        """Log densities (N,) of targets (N, C)."""
         means, covariances = self._target_components("log_prob")
         root, failed = torch.linalg.cholesky_ex(covariances)
         if bool(failed.any()):
@@ -483,11 +499,11 @@ class Predictive:
                 "Some target has no predictive variance, so it has no density; use cdf or "
                 "quantiles, or give the model noise."
             )
-        residual = (self._checked_targets(y) - means).unsqueeze(-1)
+        residual = (y - means).unsqueeze(-1)
         z = torch.linalg.solve_triangular(root, residual, upper=False).squeeze(-1)
         log_norm = root.diagonal(dim1=-2, dim2=-1).log() + 0.5 * math.log(2 * math.pi)
         by_component = -(0.5 * z.square() + log_norm).sum(dim=-1)
-        return _array(torch.logsumexp(by_component, dim=0) - math.log(len(means)))
+        return torch.logsumexp(by_component, dim=0) - math.log(len(means))
 
     def sample(
         self, n: int = 1, random_state: int | np.random.Generator | None = None
@@ -517,18 +533,16 @@ class Predictive:
         np.float64(0.5)
         """
         generator = np.random.default_rng(random_state)
-        if not isinstance(self.likelihood, Gaussian):
+        if self.likelihood.task != "regression":
             levels = self.probabilities().cumsum(axis=1)[:, None]
             uniform = generator.random((len(self), n, 1)) * levels[..., -1:]
             classes: NDArray[np.int64] = (levels <= uniform).sum(axis=-1)
             return classes
-        means, covariances = (part.cpu().numpy() for part in self._target_components("sample"))
-        values, vectors = np.linalg.eigh(covariances)
-        roots = vectors * np.sqrt(values.clip(min=0))[..., None, :]
-        component = generator.integers(len(means), size=(len(self), n))
-        normals = generator.standard_normal((len(self), n, means.shape[-1], 1))
-        rows = np.arange(len(self))[:, None]
-        draws = means[component, rows] + (roots[component, rows] @ normals)[..., 0]
+        return self._target_draws(n, generator)
+
+    def _target_draws(self, n: int, generator: np.random.Generator) -> FloatArray:
+        """Draws (N, C, n) of the targets."""
+        draws = gaussian_draws(*self._target_components("sample"), n, generator)
         result: FloatArray = draws.swapaxes(1, 2)
         return result
 
@@ -553,6 +567,21 @@ class Predictive:
                 "and target."
             )
         return torch.as_tensor(targets.reshape(shapes[0]), device=self.mean.device)
+
+
+def gaussian_draws(
+    means: Tensor, covariances: Tensor, n: int, generator: np.random.Generator
+) -> FloatArray:
+    """Draws (N, n, C) of mixtures of Gaussians: means (M, N, C), covariances (M, N, C, C)."""
+    mean, covariance = means.cpu().numpy(), covariances.cpu().numpy()
+    values, vectors = np.linalg.eigh(covariance)
+    roots = vectors * np.sqrt(values.clip(min=0))[..., None, :]
+    n_rows, n_columns = mean.shape[1:]
+    component = generator.integers(len(mean), size=(n_rows, n))
+    normals = generator.standard_normal((n_rows, n, n_columns, 1))
+    rows = np.arange(n_rows)[:, None]
+    draws: FloatArray = mean[component, rows] + (roots[component, rows] @ normals)[..., 0]
+    return draws
 
 
 def _check_component(component: str) -> None:

@@ -1,73 +1,160 @@
 """Likelihoods: output Hessian root, log probability, and the link of a Gaussian over the latents.
 
-Shape letters: N and B rows, C latents, K classes, M draws. The latents f are the outputs of the
-net: logits (or log probabilities, which the softmax leaves as they are) or regression means.
+Shape letters: N and B rows, C latents, T targets, K classes, M draws. The latents f are the outputs
+of the net: logits (or log probabilities, which the softmax leaves as they are), regression means,
+or what else the targets' distribution is written in, such as the logarithm of a rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.quasirandom import SobolEngine
+
+from sksubnet.predictive.quadrature import N_DRAWS, latent_draws, latent_nodes, row_chunks
 
 __all__ = [
-    "LIKELIHOODS",
     "LINKS",
     "Bernoulli",
     "Categorical",
     "Gaussian",
     "Likelihood",
-    "criterion_row_weights",
-    "latent_draws",
-    "likelihood_of",
     "link_of",
-    "row_chunks",
 ]
 
-N_DRAWS = 1000
-_CHUNK_BYTES = 64 * 2**20
 
+class Likelihood:
+    """Distribution of the targets of a row given the outputs f of a net; subclass it for your own.
 
-def row_chunks(n_rows: int, n_draws: int, n_outputs: int) -> Iterator[slice]:
-    """Slices over the rows such that the (M, B, C) float64 draws of a slice take about 64 MiB."""
-    # The draws live next to their exponentials and to the normalised probabilities.
-    step = max(1, _CHUNK_BYTES // (3 * 8 * n_draws * n_outputs))
-    for start in range(0, n_rows, step):
-        yield slice(start, min(start + step, n_rows))
+    A likelihood of the classifiers gives class probabilities, one of the regressors what is marked
+    below. Everything else follows: predictions are averages over the posterior of the outputs, by a
+    quadrature for each target, or by 1000 quasi-random draws where a target depends on several
+    outputs or several targets are taken together.
 
+    Methods to give take outputs of shape (..., C) and targets that broadcast to (..., T); both are
+    float tensors.
 
-def _base_normals(n_draws: int, n_outputs: int, seed: int) -> Tensor:
-    """Float64 standard normals (M, C), scrambled Sobol; the global random state stays as it is."""
-    engine = SobolEngine(n_outputs, scramble=True, seed=seed)
-    uniform: Tensor = engine.draw(n_draws, dtype=torch.float64)
-    # The sequence has 30 bits, so 0 occurs; half a step keeps both tails finite.
-    normals: Tensor = torch.special.ndtri(uniform.clamp(2.0**-31, 1 - 2.0**-31))
-    return normals
+    ========================  ====================================================================
+    ``log_prob(f, y)``        log density or log probability (...) of all targets of a row
+    ``hessian_root(f)``       R (..., C, R) with R Rᵀ the Hessian of -log p(y|f) in f, averaged over
+                              the targets that f predicts where it depends on them (the Fisher
+                              information, which is never negative and here the generalised
+                              Gauss-Newton matrix)
+    ``mean(f)``               mean (..., T) of the targets; regressors
+    ``variance(f)``           their variance (..., T); regressors
+    ``cdf(f, y)``             probability (..., T) of a target at or below y; regressors
+    ``sample(f, generator)``  one draw (..., T) of the targets; regressors
+    ========================  ====================================================================
 
-
-def _symmetric_root(covariance: Tensor) -> Tensor:
-    """Symmetric square root of covariance (B, C, C), negative eigenvalues clamped at 0."""
-    values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    root: Tensor = (vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT
-    return root
-
-
-def latent_draws(mean: Tensor, covariance: Tensor, seed: int, n_draws: int = N_DRAWS) -> Tensor:
-    """Quasi-random draws (M, B, C), float64, of N(mean (B, C), covariance (B, C, C)).
-
-    All rows share the base normals, so the draws of a row do not depend on the rows around it.
+    Attributes
+    ----------
+    task : {"regression", "classification"}
+        Which estimators it serves.
+    discrete : bool
+        Whether targets are whole numbers, so that quantiles are.
+    scales_targets : bool
+        Whether the net may be trained on targets of mean 0 and variance 1 instead.
+    outputs_per_target : int
+        Outputs of the net for each target: those of target t are t, T + t, ...
     """
-    mean, covariance = mean.double(), covariance.double()
-    n_rows, n_outputs = mean.shape
-    base = _base_normals(n_draws, n_outputs, seed).to(mean.device)
-    # Unlike other roots, the symmetric one does not depend on the signs of the eigenvectors.
-    root = _symmetric_root(covariance)
-    stacked = root.permute(1, 0, 2).reshape(n_outputs, n_rows * n_outputs)
-    return (base @ stacked).view(n_draws, n_rows, n_outputs) + mean
+
+    task: ClassVar[str] = "regression"
+    discrete: ClassVar[bool] = False
+    scales_targets: ClassVar[bool] = False
+    outputs_per_target: ClassVar[int] = 1
+
+    def log_prob(self, f: Tensor, y: Tensor) -> Tensor:
+        """Plug-in log p(y|f), (...)."""
+        raise self._missing("log_prob(f, y)")
+
+    def hessian_root(self, f: Tensor) -> Tensor:
+        """R (..., C, R) with R Rᵀ the expected Hessian of -log p(y|f) in f."""
+        raise self._missing("hessian_root(f)")
+
+    def mean(self, f: Tensor) -> Tensor:
+        """Mean (..., T) of the targets given the outputs."""
+        raise self._missing("mean(f)")
+
+    def variance(self, f: Tensor) -> Tensor:
+        """Variance (..., T) of the targets given the outputs."""
+        raise self._missing("variance(f)")
+
+    def cdf(self, f: Tensor, y: Tensor) -> Tensor:
+        """Probability (..., T) of each target at or below y, given the outputs."""
+        raise self._missing("cdf(f, y)")
+
+    def sample(self, f: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw (..., T) of the targets for each row of outputs."""
+        raise self._missing("sample(f, generator)")
+
+    def check_targets(self, y: Tensor) -> None:
+        """Raise where targets (N, T) are none that it knows."""
+
+    def probabilities(self, f: Tensor) -> Tensor:
+        """Plug-in class probabilities (..., K) of latents (..., C); classifiers."""
+        raise self._missing("probabilities(f)")
+
+    def predictive_probabilities(
+        self, mean: Tensor, covariance: Tensor, link: str = "extended_probit", seed: int = 0
+    ) -> Tensor:
+        """Class probabilities (B, K) when the latents are Gaussian; classifiers."""
+        raise self._missing("predictive_probabilities(mean, covariance, link, seed)")
+
+    def nodes(self, mean: Tensor, covariance: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Give outputs (M, B, C) and weights (M,) whose mixture is the predictive of each target.
+
+        For outputs that are N(mean (B, C), covariance (B, C, C)).
+        """
+        if self.outputs_per_target == 1:
+            return latent_nodes(mean, covariance)
+        return _even(latent_draws(mean, covariance, seed))
+
+    def joint_nodes(self, mean: Tensor, covariance: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Do the same for all targets of a row together."""
+        if mean.shape[-1] == self.outputs_per_target:
+            return self.nodes(mean, covariance, seed)
+        return _even(latent_draws(mean, covariance, seed))
+
+    def predictive_moments(
+        self, mean: Tensor, covariance: Tensor, seed: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (B, T) of the targets, covariance (B, T, T) of ``mean(f)``, mean of ``variance(f)``.
+
+        For outputs that are N(mean (B, C), covariance (B, C, C)): the last two are what the weights
+        leave open and what stays when they are known.
+        """
+        f, weights = self.joint_nodes(mean, covariance, seed)
+        means = self.mean(f)
+        average = torch.einsum("m,mbt->bt", weights, means)
+        change = means - average
+        between = torch.einsum("m,mbs,mbt->bst", weights, change, change)
+        return average, between, torch.einsum("m,mbt->bt", weights, self.variance(f))
+
+    def predictive_log_prob(
+        self, mean: Tensor, covariance: Tensor, y: Tensor, link: str = "", seed: int = 0
+    ) -> Tensor:
+        """Log of the predictive density of y, (B,)."""
+        found = []
+        for rows in row_chunks(len(mean), N_DRAWS, mean.shape[-1]):
+            f, weights = self.joint_nodes(mean[rows], covariance[rows], seed)
+            log_prob = self.log_prob(f, y[rows].to(f))
+            found.append(torch.logsumexp(weights.log()[:, None] + log_prob, dim=0))
+        return torch.cat(found)
+
+    def _missing(self, method: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"The likelihood {type(self).__name__} has no {method}, which this needs; define it in "
+            "that class, see sksubnet.Likelihood."
+        )
+
+
+def _even(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws (M, B, C) with equal weights (M,)."""
+    return draws, torch.full(draws.shape[:1], 1 / len(draws)).to(draws)
 
 
 def _variances(covariance: Tensor) -> Tensor:
@@ -124,8 +211,10 @@ def _log_of_class(probabilities: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Likelihood):
     """Softmax over C = K logits; targets are int64 (N,)."""
+
+    task: ClassVar[str] = "classification"
 
     def hessian_root(self, f: Tensor) -> Tensor:
         """R (B, C, C-1) with R Rᵀ = diag(p) - p pᵀ, in closed form."""
@@ -166,8 +255,10 @@ class Categorical:
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Likelihood):
     """One logit (C = 1) for two classes; targets are 0 or 1, float, (N,)."""
+
+    task: ClassVar[str] = "classification"
 
     def hessian_root(self, f: Tensor) -> Tensor:
         """Square root of p (1 - p), (B, 1, 1)."""
@@ -204,11 +295,13 @@ class Bernoulli:
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class Gaussian(Likelihood):
     """Independent noise on the outputs; targets (N, C).
 
     Of variance noise_variance (C,), or (N, C) where each row has its own.
     """
+
+    scales_targets: ClassVar[bool] = True
 
     noise_variance: Tensor
 
@@ -220,6 +313,10 @@ class Gaussian:
     def _noise(self, like: Tensor) -> Tensor:
         """Noise variance (C,) or (N, C) in the dtype and on the device of `like`."""
         return self.noise_variance.to(dtype=like.dtype, device=like.device)
+
+    def mean(self, f: Tensor) -> Tensor:
+        """Give the outputs (..., C) themselves."""
+        return f
 
     def hessian_root(self, f: Tensor) -> Tensor:
         """diag(1/sigma) for every row, (B, C, C)."""
@@ -255,72 +352,3 @@ def _normal_log_density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Sum over the outputs of log N(y_c; mean_c, variance_c), (B,)."""
     squared = (y.to(mean.dtype).reshape(mean.shape) - mean).square() / variance
     return -0.5 * (squared + torch.log(2 * math.pi * variance)).sum(dim=-1)
-
-
-Likelihood = Categorical | Bernoulli | Gaussian
-
-
-def _categorical(n_outputs: int) -> Likelihood:
-    """Softmax over the outputs."""
-    return Categorical()
-
-
-def _bernoulli(n_outputs: int) -> Likelihood:
-    """Sigmoid of the single output."""
-    if n_outputs != 1:
-        raise ValueError(
-            f"BCEWithLogitsLoss needs a net with one output, this one has {n_outputs}; "
-            "use CrossEntropyLoss with one output for each class."
-        )
-    return Bernoulli()
-
-
-def _unit_gaussian(n_outputs: int) -> Likelihood:
-    """Gaussian noise of variance one."""
-    return Gaussian(torch.ones(n_outputs, dtype=torch.float64))
-
-
-LIKELIHOODS: dict[type[nn.Module], Callable[[int], Likelihood]] = {
-    nn.CrossEntropyLoss: _categorical,
-    nn.NLLLoss: _categorical,
-    nn.BCEWithLogitsLoss: _bernoulli,
-    nn.MSELoss: _unit_gaussian,
-}
-
-
-def likelihood_of(criterion: nn.Module, n_outputs: int) -> Likelihood:
-    """Return the likelihood whose negative log is the criterion, for C = n_outputs."""
-    try:
-        factory = LIKELIHOODS[type(criterion)]
-    except KeyError:
-        known = ", ".join(known.__name__ for known in LIKELIHOODS)
-        raise ValueError(
-            f"The criterion {type(criterion).__name__} has no known likelihood; "
-            f"train the net with one of {known}."
-        ) from None
-    if getattr(criterion, "label_smoothing", 0.0):
-        raise ValueError(
-            f"label_smoothing={criterion.label_smoothing} makes the criterion something else than "
-            "a log likelihood; train the net with label_smoothing=0."
-        )
-    return factory(n_outputs)
-
-
-def criterion_row_weights(criterion: nn.Module, targets: Tensor) -> Tensor | None:
-    """Weight (N,) that the criterion's class weights give each row, None where it has none."""
-    weight = getattr(criterion, "weight", None)
-    if isinstance(criterion, nn.BCEWithLogitsLoss):
-        if weight is not None:
-            raise ValueError(
-                "BCEWithLogitsLoss has `weight` set, which scales positions of a batch and has no "
-                "meaning for a likelihood; use `pos_weight`, class_weight or sample_weight."
-            )
-        if criterion.pos_weight is None:
-            return None
-        positive = targets.reshape(-1) > 0.5
-        pos_weight = criterion.pos_weight.detach().reshape(()).to(targets.device)
-        return torch.where(positive, pos_weight, torch.ones_like(pos_weight))
-    if weight is None:
-        return None
-    row_weights: Tensor = weight.detach().to(targets.device)[targets.long().reshape(-1)]
-    return row_weights

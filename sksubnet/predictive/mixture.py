@@ -11,15 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sksubnet.predictive.likelihood import (
-    N_DRAWS,
-    Bernoulli,
-    Categorical,
-    Gaussian,
-    Likelihood,
-    latent_draws,
-    row_chunks,
-)
+from sksubnet.predictive.likelihood import Gaussian, Likelihood
+from sksubnet.predictive.quadrature import N_DRAWS, latent_draws, row_chunks
 
 N_BISECTIONS = 60
 
@@ -127,7 +120,7 @@ class Mixture:
         noise = likelihood.noise_variance
         return replace(self, noise=noise.expand(len(self), *noise.shape))
 
-    def probabilities(self, likelihood: Categorical | Bernoulli, link: str, seed: int) -> Tensor:
+    def probabilities(self, likelihood: Likelihood, link: str, seed: int) -> Tensor:
         """Class probabilities (N, K): the mean over the components, float64."""
         _, n_rows, n_outputs = self.means.shape
         result = torch.zeros(n_rows, max(2, n_outputs), dtype=torch.float64)

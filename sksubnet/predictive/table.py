@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sksubnet.predictive.likelihood import Gaussian
-
 if TYPE_CHECKING:
     from sksubnet.predictive.distribution import Predictive
 
@@ -27,7 +25,7 @@ def columns(
     predictive: Predictive, names: Sequence[Hashable] | None, coverage: float
 ) -> dict[Key, FloatArray]:
     """Columns (N,) by key: one name, or target and name where there are several targets."""
-    if isinstance(predictive.likelihood, Gaussian):
+    if predictive.likelihood.task == "regression":
         return _targets(predictive, names, coverage)
     return _classes(predictive, names)
 

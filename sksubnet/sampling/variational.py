@@ -141,7 +141,7 @@ def _trained(
         newton = slope / (curvature + decay + damping)
         mean -= rate * newton.clamp(-MAX_STEP, MAX_STEP)
 
-    if not average_loss <= DIVERGED * null_loss:
+    if not average_loss - null_loss <= (DIVERGED - 1) * abs(null_loss):
         raise ValueError(
             f"VOGN diverged with lr={lr}: the mean loss of a row is {average_loss:.3g}, that of a "
             f"constant prediction {null_loss:.3g}. Lower lr or raise damping={damping}."

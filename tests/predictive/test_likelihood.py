@@ -8,16 +8,9 @@ import torch
 from scipy import integrate, stats
 from torch import nn
 
-from sksubnet.predictive.likelihood import (
-    LINKS,
-    Bernoulli,
-    Categorical,
-    Gaussian,
-    criterion_row_weights,
-    latent_draws,
-    likelihood_of,
-    row_chunks,
-)
+from sksubnet.predictive import criterion_row_weights, likelihood_of
+from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian
+from sksubnet.predictive.quadrature import latent_draws, row_chunks
 
 SIGMA2 = torch.tensor([0.3, 2.0, 1.1], dtype=torch.float64)
 
@@ -222,7 +215,7 @@ def test_draws_have_the_moments_and_do_not_depend_on_the_batch_or_global_state()
 def test_chunks_cover_the_rows_once_and_leave_monte_carlo_unchanged(monkeypatch):
     mean, covariance = random_moments(7, 3)
     whole = Categorical().predictive_probabilities(mean, covariance, "mc", 1)
-    monkeypatch.setattr("sksubnet.predictive.likelihood._CHUNK_BYTES", 3 * 8 * 1000 * 3 * 2)
+    monkeypatch.setattr("sksubnet.predictive.quadrature._CHUNK_BYTES", 3 * 8 * 1000 * 3 * 2)
     chunks = list(row_chunks(7, 1000, 3))
     assert [(rows.start, rows.stop) for rows in chunks] == [(0, 2), (2, 4), (4, 6), (6, 7)]
     parts = Categorical().predictive_probabilities(mean, covariance, "mc", 1)

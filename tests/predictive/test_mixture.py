@@ -75,7 +75,7 @@ def test_quantiles_invert_the_cdf(mixture):
 
 def test_quantiles_in_chunks_of_rows(monkeypatch):
     expected = Predictive.of_mixture(MEMBERS, COMMON).quantiles([0.3])
-    monkeypatch.setattr("sksubnet.predictive.likelihood._CHUNK_BYTES", 1)
+    monkeypatch.setattr("sksubnet.predictive.quadrature._CHUNK_BYTES", 1)
     assert_allclose(Predictive.of_mixture(MEMBERS, COMMON).quantiles([0.3]), expected)
 
 

@@ -83,7 +83,7 @@ def test_entropies_add_up_and_without_variance_nothing_is_epistemic():
 def test_rows_do_not_depend_on_the_rows_around_them_or_on_chunks(monkeypatch):
     entropy = classification().entropy("epistemic")
     probabilities = classification(link="mc").probabilities()
-    monkeypatch.setattr("sksubnet.predictive.likelihood._CHUNK_BYTES", 1)
+    monkeypatch.setattr("sksubnet.predictive.quadrature._CHUNK_BYTES", 1)
     np.testing.assert_allclose(classification().entropy("epistemic"), entropy, atol=1e-12)
     np.testing.assert_allclose(classification(link="mc").probabilities(), probabilities)
     alone = Predictive(MEAN[2:], COVARIANCE[2:], Categorical(), link="mc")

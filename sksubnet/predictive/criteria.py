@@ -1,0 +1,90 @@
+"""Which likelihood a criterion of torch stands for, and the weights that its classes have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sksubnet.predictive.counts import Poisson
+from sksubnet.predictive.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+
+__all__ = ["LIKELIHOODS", "criterion_row_weights", "likelihood_of"]
+
+
+def _categorical(criterion: nn.Module, n_outputs: int) -> Likelihood:
+    """Softmax over the outputs."""
+    return Categorical()
+
+
+def _bernoulli(criterion: nn.Module, n_outputs: int) -> Likelihood:
+    """Sigmoid of the single output."""
+    if n_outputs != 1:
+        raise ValueError(
+            f"BCEWithLogitsLoss needs a net with one output, this one has {n_outputs}; "
+            "use CrossEntropyLoss with one output for each class."
+        )
+    return Bernoulli()
+
+
+def _unit_gaussian(criterion: nn.Module, n_outputs: int) -> Likelihood:
+    """Gaussian noise of variance one."""
+    return Gaussian(torch.ones(n_outputs, dtype=torch.float64))
+
+
+def _poisson(criterion: nn.Module, n_outputs: int) -> Likelihood:
+    """Poisson whose log rate is the output."""
+    if not getattr(criterion, "log_input", False):
+        raise ValueError(
+            "PoissonNLLLoss has log_input=False, but the posterior is over outputs of any sign; "
+            "let the module return the logarithm of the rate, with criterion__log_input=True."
+        )
+    return Poisson()
+
+
+LIKELIHOODS: dict[type[nn.Module], Callable[[nn.Module, int], Likelihood]] = {
+    nn.CrossEntropyLoss: _categorical,
+    nn.NLLLoss: _categorical,
+    nn.BCEWithLogitsLoss: _bernoulli,
+    nn.MSELoss: _unit_gaussian,
+    nn.PoissonNLLLoss: _poisson,
+}
+
+
+def likelihood_of(criterion: nn.Module, n_outputs: int) -> Likelihood:
+    """Return the likelihood whose negative log is the criterion, for C = n_outputs."""
+    try:
+        factory = LIKELIHOODS[type(criterion)]
+    except KeyError:
+        known = ", ".join(known.__name__ for known in LIKELIHOODS)
+        raise ValueError(
+            f"The criterion {type(criterion).__name__} has no known likelihood; "
+            f"train the net with one of {known}."
+        ) from None
+    if getattr(criterion, "label_smoothing", 0.0):
+        raise ValueError(
+            f"label_smoothing={criterion.label_smoothing} makes the criterion something else than "
+            "a log likelihood; train the net with label_smoothing=0."
+        )
+    return factory(criterion, n_outputs)
+
+
+def criterion_row_weights(criterion: nn.Module, targets: Tensor) -> Tensor | None:
+    """Weight (N,) that the criterion's class weights give each row, None where it has none."""
+    weight = getattr(criterion, "weight", None)
+    if isinstance(criterion, nn.BCEWithLogitsLoss):
+        if weight is not None:
+            raise ValueError(
+                "BCEWithLogitsLoss has `weight` set, which scales positions of a batch and has no "
+                "meaning for a likelihood; use `pos_weight`, class_weight or sample_weight."
+            )
+        if criterion.pos_weight is None:
+            return None
+        positive = targets.reshape(-1) > 0.5
+        pos_weight = criterion.pos_weight.detach().reshape(()).to(targets.device)
+        return torch.where(positive, pos_weight, torch.ones_like(pos_weight))
+    if weight is None:
+        return None
+    row_weights: Tensor = weight.detach().to(targets.device)[targets.long().reshape(-1)]
+    return row_weights
