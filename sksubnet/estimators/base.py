@@ -232,7 +232,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         # What initialises the modules is not known, so it draws in turn with other threads.
         stream, dtype = RandomStream(seed), getattr(torch, self.dtype)
         with stream.everywhere():
-            net = prepare(net, n_features=X.shape[1], n_outputs=n_outputs, dtype=dtype)
+            net = prepare(net, X[:2], n_outputs=n_outputs, dtype=dtype)
         latent = latent_of(net)
         latent.module.eval()
         try:

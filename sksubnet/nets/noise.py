@@ -67,8 +67,9 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
     train, held_out = (
         replace(rows, X=rows.X.flatten(1), y=rows.y / level) for rows in (train, held_out)
     )
+    X = train.X.double().cpu().numpy()
     net = default_net(
-        train.X.double().cpu().numpy(),
+        X,
         train.weights.double().cpu().numpy(),
         task="noise",
         schedule=Schedule.until_stopped(len(train)),
@@ -76,7 +77,7 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
     )
     stream = RandomStream(seed)
     with stream.everywhere():
-        net = prepare(net, n_features=train.X.shape[1], n_outputs=train.y.shape[1], dtype=dtype)
+        net = prepare(net, X[:2], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
     return NoiseNet((latent_of(net),), (level.double().cpu(),))

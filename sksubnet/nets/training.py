@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
-from skorch import NeuralNet, NeuralNetClassifier
+from skorch import NeuralNet
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
@@ -34,7 +34,7 @@ from sksubnet.nets.loading import (
 from sksubnet.nets.modules import Training, outcome, settle
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Rows
-from sksubnet.nets.widths import named_widths
+from sksubnet.nets.widths import named_widths, with_widths
 
 
 def is_frozen(net: Any) -> bool:
@@ -77,19 +77,18 @@ def has_module_instance(net: Any) -> bool:
     return isinstance(net, NeuralNet) and isinstance(net.module, nn.Module)
 
 
-def prepare(net: Any, *, n_features: int, n_outputs: int, dtype: torch.dtype) -> NeuralNet:
-    """Copy a net, fill in the widths its module asks for, initialise it in ``dtype``."""
+def prepare(net: Any, rows: np.ndarray, *, n_outputs: int, dtype: torch.dtype) -> NeuralNet:
+    """Copy a net, fill in the widths its module asks for, initialise it in ``dtype``.
+
+    ``rows`` (2, ...) are some to try widths on.
+    """
     if is_frozen(net):
         net = copy.deepcopy(net.estimator)
-    else:
-        net = clone(net)
-        if _initialises_its_module(net):
-            net.set_params(**named_widths(net, n_features, n_outputs))
-        if isinstance(net, NeuralNetClassifier):
-            net.classes_inferred_ = np.arange(n_outputs)
-        net.initialize()
-    settle(net, dtype)
-    return net
+        settle(net, dtype)
+        return net
+    net = clone(net)
+    widths = named_widths(net, rows, n_outputs, dtype) if _initialises_its_module(net) else {}
+    return with_widths(net, widths, n_outputs, dtype)
 
 
 def _initialises_its_module(net: NeuralNet) -> bool:

@@ -61,7 +61,7 @@ def trained(schedule):
     net.set_params(callbacks=callbacks)
     stream = RandomStream(0)
     with stream.everywhere():
-        net = prepare(net, n_features=2, n_outputs=1, dtype=torch.float64)
+        net = prepare(net, X[:2], n_outputs=1, dtype=torch.float64)
     held_out = rows(slice(60, None)) if schedule.stops_early else None
     fit_net(net, rows(slice(60)), held_out, stream)
     return net, dict(net.callbacks_)["watch"].weights
@@ -161,7 +161,7 @@ def test_nothing_of_the_averages_stays_in_the_net(stopped):
     options = {**plain.get_params(deep=False), "callbacks": [("watch", Watch())]}
     with RandomStream(0).everywhere():
         plain = NeuralNetRegressor(**options)
-        plain = prepare(plain, n_features=2, n_outputs=1, dtype=torch.float64)
+        plain = prepare(plain, X[:2], n_outputs=1, dtype=torch.float64)
     fit_net(plain, rows(slice(60)), None, RandomStream(0))
     for one in (net, plain):
         dict(one.callbacks_)["watch"].weights = None
