@@ -29,6 +29,7 @@ from torch import Tensor
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
 from sksubnet.estimators.table_errors import check_range, hints
+from sksubnet.estimators.table_kinds import plain, plain_targets
 from sksubnet.jacobian import SharedSetting, evaluate
 from sksubnet.nets import (
     Inputs,
@@ -163,6 +164,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Validate: float64 ``X`` (and ``y``), with a hint on what to do where that fails."""
         if reset:
             checks["ensure_min_samples"] = 2
+        X = plain(X, "X")
+        if not isinstance(y, str):
+            y = plain_targets(y)
         with hints("X or y" if checks.get("y_numeric") else "X"):
             return validate_data(
                 self,
@@ -176,9 +180,11 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _check_weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray:
         """Non-negative weights (N,), ones if ``None``."""
-        weights: np.ndarray = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
+        given = plain(sample_weight, "sample_weight")
+        with hints("sample_weight"):
+            weights: np.ndarray = _check_sample_weight(
+                given, X, dtype=np.float64, ensure_non_negative=True
+            )
         if not weights.any():
             raise ValueError("sample_weight is zero for every row; at least 2 rows need a weight.")
         return weights
@@ -309,11 +315,15 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             targets = None if is_frozen(self.net) else table.y[:CHECKED_ROWS]
             check_reading(initial.net, rows, targets, initial.likelihood)
 
-    def _fit_threads(self, table: Table) -> contextlib.AbstractContextManager[None]:
-        """Threads of torch for a fit: as many as asked for, else by the size of the work."""
-        if self.n_jobs is None and self.net is None and table.X.size <= SMALL_TABLE:
-            return ONE_THREAD
-        return torch_threads(self.n_jobs)
+    @contextlib.contextmanager
+    def _fit_threads(self, table: Table) -> Iterator[None]:
+        """Threads of torch for a fit: as many as asked for, else by the size of the work.
+
+        Whatever the caller's mode, for nothing can be trained in inference mode.
+        """
+        is_small = self.n_jobs is None and self.net is None and table.X.size <= SMALL_TABLE
+        with ONE_THREAD if is_small else torch_threads(self.n_jobs), torch.inference_mode(False):
+            yield
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
@@ -459,11 +469,16 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
 
 def tensor_of(array: np.ndarray, latent: Latent) -> Tensor:
-    """Give inputs as a tensor of the net's dtype on its device; read-only arrays are copied."""
-    writeable = np.require(array, requirements="W")
-    inputs = torch.as_tensor(writeable, dtype=latent.dtype, device=latent.device)
+    """Give inputs as a tensor of the net's dtype on its device."""
+    inputs = torch.as_tensor(shareable(array), dtype=latent.dtype, device=latent.device)
     check_range(inputs, array)
     return inputs
+
+
+def shareable(array: np.ndarray) -> np.ndarray:
+    """Give an array that torch can use as it is: a copy of read-only and of reversed ones."""
+    reversed_axes = any(stride < 0 for stride in array.strides)
+    return array.copy() if reversed_axes or not array.flags.writeable else array
 
 
 def read(array: np.ndarray, net: Any, latent: Latent) -> Inputs:
@@ -479,10 +494,11 @@ def as_read(rows: Rows, net: Any) -> Rows:
 def rows_of(latent: Latent, table: Table) -> Rows:
     """Rows as tensors on the net's device; floating point targets in its dtype."""
     inputs = tensor_of(table.X, latent)
-    targets = torch.as_tensor(table.y, device=inputs.device)
+    targets = torch.as_tensor(shareable(table.y), device=inputs.device)
     if targets.is_floating_point():
         targets = targets.to(inputs.dtype)
-    row_weights = torch.as_tensor(table.weights, device=inputs.device, dtype=inputs.dtype)
+    weights = shareable(table.weights)
+    row_weights = torch.as_tensor(weights, device=inputs.device, dtype=inputs.dtype)
     return Rows(inputs, targets, row_weights)
 
 

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
+from sksubnet.estimators.table_errors import hints
 from sksubnet.nets import Schedule, TrainedNet, check_classes, check_net, output_width
 from sksubnet.posterior import Curvature
 from sksubnet.predictive import Bernoulli, Likelihood, Predictive
@@ -31,7 +32,8 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     def _start_fit(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Table:
         """Validate; labels as codes (N,), and their weights."""
         X, y = self._check_rows(X, y, reset=True)
-        check_classification_targets(y)
+        with hints("y"):
+            check_classification_targets(y)
         weights = self._check_weights(sample_weight, X)
         self.classes_, codes = np.unique(y[weights > 0], return_inverse=True)
         if len(self.classes_) < 2:

@@ -14,15 +14,23 @@ HINTS = {
         "{what} has text where numbers are needed ({error}). Encode categories first, for example "
         "with a ColumnTransformer and OneHotEncoder in a Pipeline."
     ),
-    "DateTime64DType": (
-        "X has a column of dates beside numbers. Turn it into numbers first, such as days since a "
-        "date, or the hour and the month."
-    ),
-    "TimeDelta64DType": (
-        "X has a column of durations beside numbers. Turn it into numbers first, such as days."
+    "not 'NAType'": (
+        "{what} has missing values (pandas.NA) in a column of objects. Drop their rows, or fill "
+        "them in, for example with SimpleImputer."
     ),
     "float() argument": (
         "{what} has values that are not numbers ({error}). Turn them into numbers first."
+    ),
+    "setting an array element with a sequence": (
+        "{what} has cells with lists or arrays, or rows of different lengths ({error}). Give one "
+        "number for each cell, and a column for each number."
+    ),
+    "converting to COO matrix": (
+        "{what} has sparse columns ({error}), but dense data is needed; use X.sparse.to_dense()."
+    ),
+    "Unknown label type: unknown": (
+        "y has labels that are neither numbers nor text ({error}) Turn them into text, for example "
+        "with y.astype(str)."
     ),
     "while dim <= 2 is required": (
         "{error} The default net takes tables; pass a skorch net whose module takes such rows."

@@ -100,9 +100,7 @@ def _output_shape(
             trial = with_widths(clone(net), widths, n_outputs, dtype)
             latent = latent_of(trial)
             latent.module.eval()
-            inputs = inputs_of(
-                trial, torch.as_tensor(rows.copy(), dtype=dtype, device=latent.device)
-            )
+            probe = torch.as_tensor(rows.copy(), dtype=dtype, device=latent.device)
             outputs: Tensor = evaluate(latent, inputs_of(trial, probe))
         except Exception:  # of a user's code, which may fail in any way
             return None
