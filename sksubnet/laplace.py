@@ -251,6 +251,15 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Train on targets of mean 0 and variance 1; predictions are in the original units. The prior
         precision is that of the net for the scaled targets. A frozen net, and one with another
         likelihood than the Gaussian of ``MSELoss``, sees targets as they are.
+    target_transform : {"log"}, transformer or None, default=None
+        Train on an increasing function of each target: its logarithm, or what a copy of the
+        transformer makes of it, such as ``PowerTransformer()`` or ``FunctionTransformer(np.log1p,
+        np.expm1)``, fitted to each target by itself and without weights. Predictions are in the
+        original units: quantiles, intervals and draws go through the inverse, and the mean of the
+        target is not the inverse of the net's mean but an integral, which takes the Jacobian. See
+        :class:`~sksubnet.predictive.TransformedPredictive`, also for where there is no mean. The
+        covariance between rows is known for ``"log"``. A number as `noise` is the standard
+        deviation of the transformed target, and a net in a FrozenEstimator is one for it.
     cv : "auto", int, splitter, iterable or None, default="auto"
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
         the content of the rows: stratified, equal rows in one fold, whatever their order. A
@@ -283,21 +292,23 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     Attributes
     ----------
     noise_std_ : float or ndarray of shape (n_targets,)
-        Standard deviation of the noise, in the units of the target: the root of the mean variance
-        over the nets, and over the training rows where it differs from row to row.
+        Standard deviation of the noise, in the units of the (transformed) target: the root of the
+        mean variance over the nets, and over the training rows where it differs from row to row.
     folds_ : list of LinearisedNet
         The nets that predict, one for each fold, each with its ``net``, ``subnetwork``,
         ``posterior`` and ``held_out``, the rows that it has not seen (numbers among the distinct
         rows, sorted).
     net_, subnetwork_, posterior_ : skorch net, Subnetwork, Posterior
         Those of the single net; with folds there is no such attribute, use ``folds_[0].net``.
-    out_of_fold_ : Predictive
+    out_of_fold_ : Predictive or TransformedPredictive
         What the nets say of the training rows that they have not seen, in the order of the rows of
         positive weight: honest scores without another cross-validation. Only with folds.
     prior_precision_ : float
         Prior precision in use.
     tuning_ : Tuned
         Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
+    target_transform_ : Transform or None
+        The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -333,6 +344,12 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     >>> mean, std = reg.predict(X, return_std=True)
     >>> mean.shape, bool((std > reg.predictive(X).std("epistemic")[:, 0]).all())
     ((442,), True)
+
+    Targets that are positive, with a long tail:
+
+    >>> reg = SubnetLaplaceRegressor(target_transform="log", cv=None, random_state=0).fit(X, y)
+    >>> bool((reg.predict_interval(X) > 0).all())
+    True
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -357,6 +374,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         prior_precision: float | str = "validation_half_se",
         noise: Any = "auto",
         normalize_y: bool = True,
+        target_transform: Any = None,
         cv: Any = "auto",
         refit: bool = False,
         dtype: str = "float64",
@@ -376,6 +394,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.prior_precision = prior_precision
         self.noise = noise
         self.normalize_y = normalize_y
+        self.target_transform = target_transform
         self.cv = cv
         self.refit = refit
         self.dtype = dtype

@@ -95,6 +95,11 @@ class DeepEnsemble(BayesianNet):
             raise TypeError(
                 f"{type(self.net).__name__} cannot be a member of {type(self).__name__}."
             )
+        if getattr(self.net, "target_transform", None) is not None:
+            raise ValueError(
+                f"net__target_transform={self.net.target_transform!r} would give each member its "
+                "own; set target_transform of the ensemble instead."
+            )
         defaults = inspect.signature(type(self)).parameters
         changed = [
             name
@@ -288,6 +293,10 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. A frozen
         net sees targets as they are.
+    target_transform : {"log"}, transformer or None, default=None
+        Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
+        number as `noise` is the standard deviation of the transformed target. Members get the
+        transformed targets: an estimator as `net` may not have a transform of its own.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -310,6 +319,8 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         Root of the mean noise variance of the members, in the units of the target.
     estimators_ : list of estimators
         The fitted members.
+    target_transform_ : Transform or None
+        The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -346,6 +357,7 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         n_members: int = 5,
         noise: Any = "auto",
         normalize_y: bool = True,
+        target_transform: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -357,6 +369,7 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         self.n_members = n_members
         self.noise = noise
         self.normalize_y = normalize_y
+        self.target_transform = target_transform
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

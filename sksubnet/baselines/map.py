@@ -126,6 +126,9 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. A frozen
         net sees targets as they are.
+    target_transform : {"log"}, transformer or None, default=None
+        Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
+        number as `noise` is the standard deviation of the transformed target.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -147,6 +150,8 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
         The trained net.
+    target_transform_ : Transform or None
+        The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -173,6 +178,7 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         *,
         noise: Any = "auto",
         normalize_y: bool = True,
+        target_transform: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -183,6 +189,7 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         self.net = net
         self.noise = noise
         self.normalize_y = normalize_y
+        self.target_transform = target_transform
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

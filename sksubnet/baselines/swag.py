@@ -192,6 +192,9 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. A frozen
         net sees targets as they are.
+    target_transform : {"log"}, transformer or None, default=None
+        Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
+        number as `noise` is the standard deviation of the transformed target.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -214,6 +217,8 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
         The trained net, from which SGD starts.
+    target_transform_ : Transform or None
+        The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -254,6 +259,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         scale: float = 0.5,
         noise: Any = "auto",
         normalize_y: bool = True,
+        target_transform: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -269,6 +275,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         self.scale = scale
         self.noise = noise
         self.normalize_y = normalize_y
+        self.target_transform = target_transform
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

@@ -268,6 +268,9 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         maximises the evidence lower bound.
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units.
+    target_transform : {"log"}, transformer or None, default=None
+        Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
+        number as `noise` is the standard deviation of the transformed target.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net; the moments of the weights are in float64.
     n_jobs : int or None, default=None
@@ -285,6 +288,8 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         The net at the mean of the posterior.
     posterior_ : GaussianPosterior
         Posterior of the trained weights, in the order of the module's parameters.
+    target_transform_ : Transform or None
+        The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -329,6 +334,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         damping: float = 0.03,
         noise: Any = "auto",
         normalize_y: bool = True,
+        target_transform: Any = None,
         dtype: str = "float64",
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -344,6 +350,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         self.damping = damping
         self.noise = noise
         self.normalize_y = normalize_y
+        self.target_transform = target_transform
         self.dtype = dtype
         self.n_jobs = n_jobs
         self.verbose = verbose

@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
-from sksubnet.predictive import Predictive
+from sksubnet.predictive import AnyPredictive, stacked
 
 
 def cross_val_predictive(
@@ -24,7 +24,7 @@ def cross_val_predictive(
     cv: Any = None,
     params: Mapping[str, Any] | None = None,
     n_jobs: int | None = None,
-) -> Predictive:
+) -> AnyPredictive:
     """Predictive distribution of each row, from an estimator fitted to the other folds.
 
     What :func:`~sklearn.model_selection.cross_val_predict` is for numbers, with standard
@@ -50,7 +50,7 @@ def cross_val_predictive(
 
     Returns
     -------
-    Predictive
+    Predictive or TransformedPredictive
         Of all rows, in their order.
 
     Raises
@@ -93,12 +93,12 @@ def cross_val_predictive(
             "The folds do not all have the same classes, so their probabilities do not fit "
             "together; use fewer folds, or leave rare classes out."
         )
-    return Predictive.stack([predictive for predictive, _ in parts]).rows(np.argsort(order))
+    return stacked([predictive for predictive, _ in parts]).rows(np.argsort(order))
 
 
 def _fold(
     estimator: Any, X: Any, y: Any, train: np.ndarray, test: np.ndarray, params: dict[str, Any]
-) -> tuple[Predictive, Any]:
+) -> tuple[AnyPredictive, Any]:
     """Predictive of the test rows, and the classes of the estimator."""
     of_rows = _check_method_params(X, params=params, indices=train)
     estimator.fit(_safe_indexing(X, train), _safe_indexing(y, train), **of_rows)

@@ -21,7 +21,7 @@ from sksubnet.displays.responses import (
     targets_of,
 )
 from sksubnet.metrics import interval_coverage, interval_width
-from sksubnet.predictive import Predictive
+from sksubnet.predictive import AnyPredictive
 
 BY = ("level", "std")
 
@@ -175,7 +175,7 @@ class IntervalCoverageDisplay:
     @classmethod
     def _from(
         cls,
-        predictives: dict[str, Predictive],
+        predictives: dict[str, AnyPredictive],
         y: ArrayLike,
         target: int,
         coverage: float,

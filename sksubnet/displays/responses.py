@@ -14,11 +14,11 @@ from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_consistent_length
 
-from sksubnet.predictive import Gaussian, Predictive
+from sksubnet.predictive import AnyPredictive, Gaussian, Predictive, TransformedPredictive
 
 FloatArray = NDArray[np.float64]
 
-Prediction: TypeAlias = Predictive | tuple[ArrayLike, ArrayLike]
+Prediction: TypeAlias = AnyPredictive | tuple[ArrayLike, ArrayLike]
 """A predictive distribution of one target, or mean and standard deviation (N,) of a Gaussian."""
 
 
@@ -78,19 +78,19 @@ def knows_causes(estimator: Any) -> bool:
     return hasattr(final_estimator(estimator), "predictive")
 
 
-def predictive_of(estimator: Any, X: Any) -> Predictive | None:
+def predictive_of(estimator: Any, X: Any) -> Any:
     """Predictive distribution of rows where the estimator has one."""
     if not knows_causes(estimator):
         return None
-    result: Predictive = final_estimator(estimator).predictive(rows_it_sees(estimator, X))
-    return result
+    return final_estimator(estimator).predictive(rows_it_sees(estimator, X))
 
 
-def target_predictive(estimator: Any, X: Any) -> Predictive:
+def target_predictive(estimator: Any, X: Any) -> AnyPredictive:
     """Predictive distribution over targets; a Gaussian where only ``return_std`` is known."""
     predictive = predictive_of(estimator, X)
     if predictive is not None:
-        return predictive
+        result: AnyPredictive = predictive
+        return result
     try:
         mean, std = estimator.predict(X, return_std=True)
     except TypeError as error:
@@ -101,9 +101,9 @@ def target_predictive(estimator: Any, X: Any) -> Predictive:
     return as_predictive((mean, std))
 
 
-def as_predictive(prediction: Prediction) -> Predictive:
+def as_predictive(prediction: Prediction) -> AnyPredictive:
     """Predictive distribution from itself, or from mean and standard deviation (N,) or (N, C)."""
-    if isinstance(prediction, Predictive):
+    if isinstance(prediction, Predictive | TransformedPredictive):
         return prediction
     mean, std = (floats(part) for part in prediction)
     if mean.shape != std.shape:

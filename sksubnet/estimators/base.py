@@ -56,6 +56,7 @@ from sksubnet.nets import (
     prepare,
 )
 from sksubnet.predictive import (
+    AnyPredictive,
     Likelihood,
     Predictive,
     criterion_row_weights,
@@ -134,6 +135,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+
+    out_of_fold_: AnyPredictive
 
     cv: Any = None
     """Folds of the rows; one net for estimators without the parameter."""
@@ -413,7 +416,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         parts = [torch.stack([net.map(batch) for net in self._nets()]) for batch in batches]
         return torch.cat(parts, dim=1)
 
-    def predictive(self, X: Any) -> Predictive:
+    def predictive(self, X: Any) -> Any:
         """Predictive distribution of rows, with its parts.
 
         Parameters

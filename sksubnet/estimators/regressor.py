@@ -11,18 +11,31 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold, draw_seed
-from sksubnet.estimators.fitted import FittedNet
+from sksubnet.estimators.fitted import FittedNet, mixed_moments
 from sksubnet.estimators.folds import Table
+from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import with_constant_noise, with_noise_by_row
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import Schedule, TrainedNet, check_net, criterion_of, is_frozen
+from sksubnet.estimators.target_transform import fit_target_transform
+from sksubnet.nets import Rows, Schedule, TrainedNet, check_net, criterion_of, is_frozen
 from sksubnet.posterior import Curvature, noise_of
-from sksubnet.predictive import Gaussian, Likelihood, Predictive, likelihood_of
+from sksubnet.predictive import (
+    AnyPredictive,
+    Gaussian,
+    Likelihood,
+    Log,
+    Predictive,
+    Transform,
+    TransformedPredictive,
+    likelihood_of,
+    lognormal_moments,
+    stacked,
+)
 
 SMALLEST_SCALE = 1e-150
 """Scale of a target that is 0 everywhere: its square is still a number."""
@@ -32,12 +45,19 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
     """Targets in, a mean with a standard deviation out; see ``BayesianNet``."""
 
     normalize_y: bool
+    target_transform: Any
     noise: Any
+    target_transform_: Transform | None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNet._parameter_constraints,
         "noise": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
         "normalize_y": ["boolean"],
+        "target_transform": [
+            StrOptions({"log"}),
+            HasMethods(["fit", "transform", "inverse_transform"]),
+            None,
+        ],
     }
 
     def __sklearn_tags__(self) -> Tags:
@@ -61,6 +81,15 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         self._likelihood = self._checked_likelihood(y.reshape(len(y), -1)[weights > 0])
         table = self._table(X, y.reshape(len(y), -1), weights, groups)
         y, weights = table.y, table.weights
+        if self.target_transform is not None and not isinstance(self._likelihood, Gaussian):
+            raise ValueError(
+                f"target_transform={self.target_transform!r} is for Gaussian noise on what it "
+                f"gives, but this net's likelihood is {type(self._likelihood).__name__}; leave it "
+                "None, or train the net with MSELoss."
+            )
+        self.target_transform_ = fit_target_transform(self.target_transform, y)
+        if self.target_transform_ is not None:
+            y = self.target_transform_.forward(y)
         mean = np.average(y, axis=0, weights=weights)
         spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
         # A constant target has a spread of rounding error at most, and noise of that size.
@@ -158,7 +187,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if return_std and return_cov:
             raise ValueError("Ask for return_std or return_cov, not both at once.")
         if return_std:
-            parts = [(part.mean.numpy(), part.std()) for part in self._predictives(X)]
+            parts = [(part.mean.numpy(), part.std()) for part in self._target_predictives(X)]
             mean, std = (np.concatenate(values) for values in zip(*parts, strict=True))
             return self._shaped(mean), self._shaped(std)
         if not return_cov:
@@ -170,8 +199,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
                 f"{type(self._likelihood).__name__}. Use return_std, or sample_y, whose draws hang "
                 "together over the rows."
             )
-        means, covariance = self._joint_moments(X)
-        covariance.diagonal(dim1=1, dim2=2).add_(self._mean_noise(X))
+        means, covariance = self._joint_target_moments(X)
         by_target = covariance.permute(1, 2, 0).numpy()
         return self._shaped(means.numpy()), by_target[:, :, 0] if self._single_target else by_target
 
@@ -190,7 +218,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2)
             Lower and upper ends, in the units of the target.
         """
-        parts = [part.interval(coverage) for part in self._predictives(X)]
+        parts = [part.interval(coverage) for part in self._target_predictives(X)]
         return self._shaped(np.concatenate(parts))
 
     def predict_quantiles(
@@ -210,7 +238,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         ndarray of shape (n_samples, n_quantiles) or (n_samples, n_targets, n_quantiles)
             Quantiles, in the units of the target.
         """
-        parts = [part.quantiles(quantiles) for part in self._predictives(X)]
+        parts = [part.quantiles(quantiles) for part in self._target_predictives(X)]
         return self._shaped(np.concatenate(parts))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
@@ -232,10 +260,13 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(draw_seed(random_state))
-        return self._shaped(self._draw_targets(X, n_samples, generator).numpy())
+        draws = self._draw_targets(X, n_samples, generator).numpy()
+        if self.target_transform_ is not None:
+            draws = self.target_transform_.inverse(draws)
+        return self._shaped(draws)
 
     def _draw_targets(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Draws (N, C, n_samples) of targets: functions over all rows, and noise."""
+        """Draws (N, C, n_samples) of transformed targets: functions over all rows, and noise."""
         scale, offset = self._units
         return self._draw_functions(X, n_samples, generator) * scale[:, None] + offset[:, None]
 
@@ -259,17 +290,50 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         each = torch.stack([self._noise_at(net, batches) for net in self._nets()])
         return (each.mean(dim=0).sqrt() * self._units[0]).square().mT
 
+    def predictive(self, X: Any) -> AnyPredictive:
+        """Predictive distribution of rows, with its parts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to predict.
+
+        Returns
+        -------
+        Predictive or TransformedPredictive
+            Value with ``std``, ``interval``, ``quantiles`` and ``log_prob``, in the units of the
+            target; the latter where the estimator has a ``target_transform``.
+        """
+        return stacked(list(self._target_predictives(X)))
+
+    def _target_predictives(self, X: Any) -> Iterator[AnyPredictive]:
+        """Predictive values of consecutive batches of rows, in the units of the target."""
+        return map(self._of_targets, self._predictives(X))
+
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         return map(self._in_units, super()._predictives(X))
 
     def _in_units(self, predictive: Predictive) -> Predictive:
-        """Predictive in the units of the target."""
+        """Predictive in the units of the transformed target."""
         return predictive.scaled(*self._units)
+
+    def _keep_out_of_fold(self, nets: Sequence[FittedNet], table: Table) -> None:
+        super()._keep_out_of_fold(nets, table)
+        kept = self.__dict__.get("out_of_fold_")
+        if kept is not None:
+            self.out_of_fold_ = self._of_targets(kept)
+
+    def _of_targets(self, predictive: Predictive) -> AnyPredictive:
+        """Predictive of the targets from that of the transformed ones."""
+        if self.target_transform_ is None:
+            return predictive
+        return TransformedPredictive(predictive, (self.target_transform_,))
 
     def _means(self, X: Any) -> Tensor:
         check_is_fitted(self)
-        if not isinstance(self._likelihood, Gaussian):  # the mean depends on the variance
-            return torch.cat([part.mean for part in self._predictives(X)])
+        if self.target_transform_ is not None or not isinstance(self._likelihood, Gaussian):
+            # the mean of the target depends on the variance
+            return torch.cat([part.mean for part in self._target_predictives(X)])
         means = super()._means(X)
         scale, offset = self._units
         return means * scale + offset
@@ -278,6 +342,30 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         mean, covariance = super()._joint_moments(X)
         scale, offset = self._units
         return mean * scale + offset, covariance * scale[:, None, None] ** 2
+
+    def _joint_target_moments(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) of targets and covariance (C, N, N) between the rows, with noise."""
+        check_is_fitted(self)
+        transform = self.target_transform_
+        if transform is None:
+            means, covariance = self._joint_moments(X)
+            covariance.diagonal(dim1=1, dim2=2).add_(self._mean_noise(X))
+            return means, covariance
+        nets = self.__dict__.get("folds_", [])
+        gaussian = bool(nets) and all(isinstance(net, LinearisedNet) for net in nets)
+        if not (gaussian and isinstance(transform, Log)):
+            raise ValueError(
+                f"return_cov with target_transform={self.target_transform!r} has no closed form "
+                f"for {type(self).__name__}; use np.cov(reg.sample_y(X, n_samples=1000))."
+            )
+        scale, offset = self._units
+        batches, moments = list(self._batches(X)), []
+        for net in nets:
+            mean, covariance = net.joint_moments(batches)
+            covariance.diagonal(dim1=1, dim2=2).add_(self._noise_at(net, batches).mT)
+            covariance = covariance * scale[:, None, None] ** 2
+            moments.append(lognormal_moments(mean * scale + offset, covariance))
+        return mixed_moments(moments)
 
     @property
     def _units(self) -> tuple[Tensor, Tensor]:
@@ -320,7 +408,17 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         weights = trained.train.weights
         log_likelihood = likelihood.rescaled(curvature.log_likelihood, weights, scale)
         log_likelihood -= curvature.n_rows * float(np.log(self._y_scale).sum())
+        log_likelihood += self._log_derivative(trained.train)
         return Gaussian(trained.likelihood.noise_variance * scale), log_likelihood
+
+    def _log_derivative(self, rows: Rows) -> float:
+        """Log of the derivative of the target transform, weighted and summed over the rows."""
+        if self.target_transform_ is None:
+            return 0.0
+        scale, offset = self._units
+        targets = self.target_transform_.inverse((rows.y.double().cpu() * scale + offset).numpy())
+        by_row = self.target_transform_.log_derivative(targets).sum(axis=1)
+        return float(rows.weights.double().cpu().numpy() @ by_row)
 
     def _target_units(self) -> np.ndarray:
         """Variances (C,) of the targets in the units of the net; other latents are their own."""

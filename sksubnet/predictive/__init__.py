@@ -14,20 +14,40 @@ from sksubnet.predictive.criteria import criterion_row_weights, likelihood_of
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
 from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian, Likelihood
 from sksubnet.predictive.mixture import Mixture, pick_components
+from sksubnet.predictive.transformed import (
+    AnyPredictive,
+    Components,
+    Log,
+    Moments,
+    Transform,
+    TransformedPredictive,
+    lognormal_moments,
+    quadrature_moments,
+    stacked,
+)
 
 __all__ = [
     "DEFAULT_LINK",
     "LINKS",
+    "AnyPredictive",
     "Bernoulli",
     "Categorical",
+    "Components",
     "CompoundPredictive",
     "Gaussian",
     "Likelihood",
+    "Log",
     "Mixture",
+    "Moments",
     "Poisson",
     "Predictive",
+    "Transform",
+    "TransformedPredictive",
     "criterion_row_weights",
     "likelihood_of",
+    "lognormal_moments",
     "pick_components",
     "predictive_of",
+    "quadrature_moments",
+    "stacked",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sksubnet.predictive.distribution import Predictive
+    from sksubnet.predictive.transformed import AnyPredictive
 
 ROWS_SHOWN = 10
 """Rows of a printed table; of longer ones the first and the last half as many."""
@@ -22,15 +23,15 @@ Key = tuple[Hashable, ...]
 
 
 def columns(
-    predictive: Predictive, names: Sequence[Hashable] | None, coverage: float
+    predictive: AnyPredictive, names: Sequence[Hashable] | None, coverage: float
 ) -> dict[Key, FloatArray]:
     """Columns (N,) by key: one name, or target and name where there are several targets."""
     if predictive.likelihood.task == "regression":
         return _targets(predictive, names, coverage)
-    return _classes(predictive, names)
+    return _classes(cast("Predictive", predictive), names)
 
 
-def frame(predictive: Predictive, index: Any, names: Any, coverage: float) -> Any:
+def frame(predictive: AnyPredictive, index: Any, names: Any, coverage: float) -> Any:
     """Give the columns as a pandas.DataFrame, with two levels where there are several targets."""
     try:
         import pandas as pd
@@ -51,7 +52,9 @@ def frame(predictive: Predictive, index: Any, names: Any, coverage: float) -> An
     return pd.DataFrame(np.column_stack(list(data.values())), index=index, columns=labels)
 
 
-def text(predictive: Predictive, shown: Predictive, numbers: Sequence[int], title: str) -> str:
+def text(
+    predictive: AnyPredictive, shown: AnyPredictive, numbers: Sequence[int], title: str
+) -> str:
     """Lines of a table: the rows ``shown``, whose positions in all are ``numbers``."""
     head, *body = _cells(shown, numbers)
     if len(numbers) < len(predictive):
@@ -64,7 +67,9 @@ def text(predictive: Predictive, shown: Predictive, numbers: Sequence[int], titl
     return "\n".join([title, *lines])
 
 
-def as_html(predictive: Predictive, shown: Predictive, numbers: Sequence[int], title: str) -> str:
+def as_html(
+    predictive: AnyPredictive, shown: AnyPredictive, numbers: Sequence[int], title: str
+) -> str:
     """Give the same table in HTML."""
     head, *body = _cells(shown, numbers)
     if len(numbers) < len(predictive):
@@ -85,7 +90,7 @@ def shown_rows(n_rows: int) -> list[int]:
     return [*range(half), *range(n_rows - half, n_rows)]
 
 
-def _cells(predictive: Predictive, numbers: Sequence[int]) -> list[list[str]]:
+def _cells(predictive: AnyPredictive, numbers: Sequence[int]) -> list[list[str]]:
     """Texts, header first, of every row of a predictive; ``numbers`` are its row labels."""
     data = columns(predictive, None, 0.9)
     kept = [key for key in data if len(key) == 1 or key[1] in ("mean", "std")]
@@ -101,7 +106,7 @@ def _cells(predictive: Predictive, numbers: Sequence[int]) -> list[list[str]]:
 
 
 def _targets(
-    predictive: Predictive, names: Sequence[Hashable] | None, coverage: float
+    predictive: AnyPredictive, names: Sequence[Hashable] | None, coverage: float
 ) -> dict[Key, FloatArray]:
     """Mean, standard deviations and interval of every target."""
     n_targets = predictive.mean.shape[1]
