@@ -48,11 +48,16 @@ def classification_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
 
 
 def regression_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
-    """Scores of a fitted regressor; NaN where they need a standard deviation that it lacks."""
+    """Scores of a fitted regressor; NaN where they need a standard deviation that it lacks.
+
+    Of Gaussians, but where the target was transformed, which makes them something else.
+    """
     scores = dict.fromkeys(("NLL", "CRPS", "RMSE", "90 % coverage", "90 % width"), np.nan)
     if not _returns_std(estimator):
         scores["RMSE"] = root_mean_squared_error(y, estimator.predict(X))
         return scores
+    if _transforms_targets(estimator):
+        return scores | _transformed_scores(estimator, X, y)
     mean, std = estimator.predict(X, return_std=True)
     half = ndtri((1 + COVERAGE) / 2) * std
     return scores | {
@@ -61,6 +66,29 @@ def regression_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
         "RMSE": root_mean_squared_error(y, mean),
         "90 % coverage": interval_coverage(y, mean - half, mean + half),
         "90 % width": interval_width(mean - half, mean + half),
+    }
+
+
+def _transforms_targets(estimator: Any) -> bool:
+    """Whether the last step was fitted to a function of the targets."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator[-1]
+    return getattr(estimator, "target_transform_", None) is not None
+
+
+def _transformed_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
+    """Scores of the predictive distribution itself; the log likelihood is a mean over targets."""
+    while isinstance(estimator, Pipeline):
+        X, estimator = estimator[:-1].transform(X) if len(estimator) > 1 else X, estimator[-1]
+    predictive = estimator.predictive(X)
+    targets = np.asarray(y, dtype=np.float64).reshape(len(predictive), -1)
+    lower, upper = np.moveaxis(predictive.interval(COVERAGE), -1, 0)
+    return {
+        "NLL": float(-predictive.log_prob(targets).mean() / targets.shape[1]),
+        "CRPS": float(predictive.crps(targets).mean()),
+        "RMSE": root_mean_squared_error(targets, predictive.mean.numpy()),
+        "90 % coverage": interval_coverage(targets, lower, upper),
+        "90 % width": interval_width(lower, upper),
     }
 
 

@@ -91,7 +91,8 @@ def compare(
     expected calibration error with 15 bins, which is not a proper score. Regressors are scored by
     the negative log likelihood and the CRPS of the Gaussian with the predicted mean and standard
     deviation, the root mean squared error, and the coverage and width of the central 90 % interval
-    of that Gaussian; one whose ``predict`` has no ``return_std`` by the root mean squared error.
+    of that Gaussian; one whose ``predict`` has no ``return_std`` by the root mean squared error. Of
+    an estimator with a ``target_transform`` all of this is taken from its predictive distribution.
 
     What follows ± on the test folds is their standard deviation divided by √K, for K folds. It is
     no more than a guide, because the folds share training rows [1]_. Fits that are scored on one
