@@ -159,10 +159,11 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("SKSUBNET_DATA"), metavar="DIR")
     parser.add_argument("--table", choices=["heart", "bank"], default="heart")
     parser.add_argument("--rows", type=int, default=2000, help="at most, shifted or not")
-    parser.add_argument("--quick", action="store_true", help="two folds instead of five")
+    parser.add_argument("--quick", action="store_true", help="two folds of 200 rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("calibration_comparison.png"))
     arguments = parser.parse_args()
+    n_folds, n_rows = (2, 200) if arguments.quick else (5, arguments.rows)
 
     if arguments.data:
         X, y, is_shifted = {"heart": heart, "bank": bank}[arguments.table](Path(arguments.data))
@@ -171,13 +172,12 @@ def main() -> None:
         X, y, is_shifted = digits()
     generator = np.random.default_rng(arguments.seed)
     known, shifted = (
-        generator.permutation(np.flatnonzero(kind))[: arguments.rows]
-        for kind in (~is_shifted, is_shifted)
+        generator.permutation(np.flatnonzero(kind))[:n_rows] for kind in (~is_shifted, is_shifted)
     )
     print(f"{len(known)} rows to cross-validate on, {len(shifted)} shifted, {X.shape[1]} columns\n")
     X, y, shifted_X, shifted_y = X.iloc[known], y.iloc[known], X.iloc[shifted], y.iloc[shifted]
 
-    folds = list(StratifiedKFold(2 if arguments.quick else 5).split(X, y))
+    folds = list(StratifiedKFold(n_folds).split(X, y))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = compare(

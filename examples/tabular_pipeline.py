@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=os.environ.get("SKSUBNET_DATA"), metavar="DIR")
     parser.add_argument("--rows", type=int, help="use this many random rows of each table")
-    parser.add_argument("--quick", action="store_true", help="the same as --rows 400")
+    parser.add_argument("--quick", action="store_true", help="the same as --rows 150")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -149,7 +149,7 @@ def main() -> None:
             "breast cancer": load_breast_cancer(return_X_y=True, as_frame=True),
             "diabetes": diabetes(),
         }
-    n_rows = 400 if arguments.quick else arguments.rows
+    n_rows = 150 if arguments.quick else arguments.rows
     for (title, (X, y)), run in zip(tables.items(), (classify, regress), strict=True):
         if n_rows is not None and n_rows < len(X):
             X = X.sample(n_rows, random_state=arguments.seed)
