@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
@@ -29,10 +30,13 @@ from sksubnet import (
 class MLP(nn.Module):
     """A user's module: float32, widths by name, nothing about this library."""
 
-    def __init__(self, n_features=2, n_outputs=2, hidden=16):
+    def __init__(self, n_features=2, n_outputs=2, hidden=16, dropout=0.0):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n_outputs)
+            nn.Linear(n_features, hidden),
+            nn.Tanh(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, n_outputs),
         )
 
     def forward(self, X):
@@ -44,7 +48,9 @@ OPTIONS |= {"train_split": None, "verbose": 0}
 
 CLASSIFIER_NET = NeuralNetClassifier(MLP, criterion=nn.CrossEntropyLoss, **OPTIONS)
 REGRESSOR_NET = NeuralNetRegressor(MLP, **OPTIONS)
+DROPOUT = {"module__dropout": 0.1}
 
+# The first two are the defaults. All others train a small net, because a check fits many times.
 ESTIMATORS = [
     SubnetLaplaceClassifier(random_state=0),
     SubnetLaplaceRegressor(random_state=0),
@@ -62,12 +68,12 @@ ESTIMATORS = [
     ),
     MAPClassifier(CLASSIFIER_NET, random_state=0),
     MAPRegressor(REGRESSOR_NET, random_state=0),
-    MCDropoutClassifier(n_draws=10, random_state=0),
-    MCDropoutRegressor(n_draws=10, random_state=0),
+    MCDropoutClassifier(clone(CLASSIFIER_NET).set_params(**DROPOUT), n_draws=10, random_state=0),
+    MCDropoutRegressor(clone(REGRESSOR_NET).set_params(**DROPOUT), n_draws=10, random_state=0),
     SWAGClassifier(CLASSIFIER_NET, n_snapshots=10, n_draws=5, random_state=0),
     SWAGRegressor(REGRESSOR_NET, n_snapshots=10, n_draws=5, random_state=0),
-    VOGNClassifier(n_draws=5, n_epochs=100, random_state=0),
-    VOGNRegressor(REGRESSOR_NET, n_draws=5, n_epochs=100, random_state=0),
+    VOGNClassifier(CLASSIFIER_NET, n_draws=5, n_epochs=60, random_state=0),
+    VOGNRegressor(REGRESSOR_NET, n_draws=5, n_epochs=60, random_state=0),
     DeepEnsembleClassifier(CLASSIFIER_NET, n_members=2, random_state=0),
     DeepEnsembleRegressor(REGRESSOR_NET, n_members=2, random_state=0),
 ]

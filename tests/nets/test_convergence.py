@@ -47,6 +47,15 @@ def ctrl_c_raises():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True)
+def three_threads():
+    """A number of threads that no fit here takes, so that one that is not put back shows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 class ReLUMLP(MLP):
     """Unbounded, so that SGD with too large a rate explodes."""
 
