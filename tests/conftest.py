@@ -1,0 +1,11 @@
+"""What holds for every test, alone or beside the tests of another worker of pytest-xdist.
+
+The variables are read when NumPy, SciPy, torch and matplotlib are imported, which no test has done
+yet; processes that tests start inherit them.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers would fight over the cores with more
+os.environ.setdefault("MPLBACKEND", "Agg")  # no window
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # scikit-learn skips its array API check without
