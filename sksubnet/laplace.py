@@ -100,7 +100,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels.
+        Class labels, or the numbers of several labels of a row.
     folds_ : list of LinearisedNet
         The nets that predict, one for each fold, each with its ``net``, ``subnetwork``,
         ``posterior`` and ``held_out``, the rows that it has not seen (numbers among the distinct
@@ -122,6 +122,14 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     SubnetLaplaceRegressor : The same for regression.
     sklearn.gaussian_process.GaussianProcessClassifier : Laplace approximation of a Gaussian
         process.
+
+    Notes
+    -----
+    Several labels for each row are given as scikit-learn has them: `y` of shape (n_samples,
+    n_labels), 1 where a label is there and 0 where not, with ``net=None`` or a net that has a logit
+    for each label under ``BCEWithLogitsLoss``. Then ``predict`` and ``predict_proba`` have that
+    shape too, ``classes_`` are the numbers of the labels, and each label has the probability that a
+    net for it alone would give. Entropies are sums over the labels.
 
     References
     ----------

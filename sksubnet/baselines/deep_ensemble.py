@@ -267,8 +267,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         return MAPClassifier(net, **settings)
 
     def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
-        labels: np.ndarray = self.classes_[y]
-        return labels
+        return self._labels(y)
 
 
 class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):

@@ -6,35 +6,49 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import Tags, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import Schedule, TrainedNet, check_classes, check_net, output_width
+from sksubnet.nets import Schedule, TrainedNet, check_classes, check_labels, check_net, has_logits
 from sksubnet.posterior import Curvature
-from sksubnet.predictive import Bernoulli, Likelihood, Predictive
+from sksubnet.predictive import Bernoulli, Likelihood, Predictive, criterion_row_weights
 
 
 class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     """Labels in, class probabilities out; see ``BayesianNet``."""
 
     class_weight: Any
+    _n_labels: int | None = None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BayesianNet._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        net = self.net
+        while isinstance(net, BayesianNet):  # as member of an ensemble
+            net = net.net
+        tags.classifier_tags.multi_label = net is None or has_logits(net)
+        return tags
+
     def _start_fit(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Table:
         """Validate; labels as codes (N,), and their weights."""
+        if _has_labels(y):
+            return self._start_labels(X, y, sample_weight, groups)
         X, y = self._check_rows(X, y, reset=True)
         with hints("y"):
             check_classification_targets(y)
         weights = self._check_weights(sample_weight, X)
+        self._n_labels = None
         self.classes_, codes = np.unique(y[weights > 0], return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -49,16 +63,36 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         by_class = compute_sample_weight(self.class_weight, self.classes_[table.y])
         return replace(table, weights=table.weights * by_class)
 
+    def _start_labels(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Table:
+        """Validate; several labels for each row as 0. or 1., (N, L), and the rows' weights."""
+        X, y = self._check_rows(X, y, reset=True, multi_output=True)
+        if self.class_weight is not None:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is for classes, but y has several labels for "
+                "each row; use sample_weight."
+            )
+        labels = (y.toarray() if issparse(y) else np.asarray(y)).astype(np.float64)
+        self._n_labels = labels.shape[1]
+        self.classes_ = np.arange(self._n_labels)
+        return self._table(X, labels, self._check_weights(sample_weight, X), groups)
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """Labels as the user gave them, from what ``_start_fit`` made of them."""
+        labels: np.ndarray = self.classes_[y] if self._n_labels is None else y.astype(np.int64)
+        return labels
+
     def _start_net(
         self, table: Table, seed: int, schedule: Schedule | None
     ) -> tuple[InitialNet, Table]:
         """Prepare a net for the classes, and the targets in its criterion's type."""
+        if self._n_labels is not None:
+            return self._start_label_net(table, seed, schedule)
         n_classes = len(self.classes_)
         if self.net is None:
             n_outputs = 1 if n_classes == 2 else n_classes
         else:
             check_net(self.net)
-            n_outputs = output_width(self.net, n_classes)
+            n_outputs = 1 if has_logits(self.net) else n_classes
         task = "binary" if n_classes == 2 else "multiclass"
         initial = self._initial_net(table, task, n_outputs, seed, schedule)
         check_classes(initial.net, self.classes_)
@@ -67,6 +101,12 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             raise ValueError(
                 f"{criterion} is a regression loss; train a classifier's net with "
                 "CrossEntropyLoss, NLLLoss or BCEWithLogitsLoss."
+            )
+        if initial.likelihood.task == "multilabel":
+            raise ValueError(
+                f"{criterion} needs a net with one output for classes, this one has "
+                f"{initial.n_outputs}; use CrossEntropyLoss with one output for each class, or "
+                "give y as 0 and 1 for each of several labels."
             )
         expected = 1 if isinstance(initial.likelihood, Bernoulli) else n_classes
         width = initial.n_outputs
@@ -77,6 +117,25 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
                 + (" and 2 classes." if expected == 1 else ".")
             )
         return initial, table.with_targets(table.y.astype(np.float64)) if expected == 1 else table
+
+    def _start_label_net(
+        self, table: Table, seed: int, schedule: Schedule | None
+    ) -> tuple[InitialNet, Table]:
+        """Prepare a net with a logit for each label."""
+        n_labels = table.y.shape[1]
+        if self.net is not None:
+            check_net(self.net)
+        initial = self._initial_net(table, "multilabel", n_labels, seed, schedule)
+        check_labels(initial.net)
+        criterion, width = type(initial.net.criterion_).__name__, initial.n_outputs
+        if initial.likelihood.task != "multilabel" or width != n_labels:
+            raise ValueError(
+                f"y has {n_labels} labels for each row, but the net has {criterion} and {width} "
+                f"outputs; train it with BCEWithLogitsLoss and {n_labels} outputs."
+            )
+        # Raises where labels have weights, which a likelihood of rows cannot have.
+        criterion_row_weights(initial.net.criterion_, torch.as_tensor(table.y))
+        return initial, table
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, averaged over the posterior by the link.
@@ -89,12 +148,13 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Probabilities in the order of ``classes_``; rows sum to 1.
+            Probabilities in the order of ``classes_``; rows sum to 1. Of several labels for each
+            row, the probability (n_samples, n_labels) that each is there.
         """
         return np.concatenate([part.probabilities() for part in self._predictives(X)])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each row under :meth:`predict_proba`.
+        """Most probable class of each row under :meth:`predict_proba`, or its probable labels.
 
         Parameters
         ----------
@@ -103,9 +163,12 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            Labels from ``classes_``.
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels from ``classes_``; or 1 for each label of a probability above one half, else 0.
         """
+        if self._n_labels is not None:
+            there: np.ndarray = (self.predict_proba(X) > 0.5).astype(np.int64)
+            return there
         best = self.predict_proba(X).argmax(axis=1)
         labels: np.ndarray = self.classes_[best]
         return labels
@@ -177,3 +240,11 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     def _target_units(self) -> np.ndarray:
         """Logits are their own units."""
         return np.ones(1)
+
+
+def _has_labels(y: Any) -> bool:
+    """Whether the targets are several labels for each row; what they are not is told later."""
+    try:
+        return bool(type_of_target(y) == "multilabel-indicator")
+    except (TypeError, ValueError):
+        return False

@@ -10,7 +10,7 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
-from sksubnet.nets.guard import check_classes, check_reading
+from sksubnet.nets.guard import check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.modules import Training, forget_graphs, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
@@ -20,11 +20,11 @@ from sksubnet.nets.training import (
     check_net,
     criterion_of,
     fit_net,
+    has_logits,
     has_module_instance,
     hold_out,
     is_frozen,
     learning_rates,
-    output_width,
     prepare,
 )
 
@@ -39,6 +39,7 @@ __all__ = [
     "Training",
     "check_classes",
     "check_convergence",
+    "check_labels",
     "check_net",
     "check_reading",
     "content_hash",
@@ -51,6 +52,7 @@ __all__ = [
     "flat_weights",
     "forget_graphs",
     "gives_probabilities",
+    "has_logits",
     "has_module_instance",
     "hold_out",
     "inputs_of",
@@ -59,7 +61,6 @@ __all__ = [
     "learning_rates",
     "load",
     "n_epochs_kept",
-    "output_width",
     "prepare",
     "take_rows",
 ]

@@ -103,6 +103,7 @@ class TabularRegressor(Tabular, NeuralNetRegressor):
 TASKS: dict[str, tuple[type[Tabular], type[nn.Module]]] = {
     "binary": (TabularBinaryClassifier, nn.BCEWithLogitsLoss),
     "multiclass": (TabularClassifier, nn.CrossEntropyLoss),
+    "multilabel": (TabularClassifier, nn.BCEWithLogitsLoss),
     "regression": (TabularRegressor, nn.MSELoss),
     "noise": (TabularRegressor, LogVarianceLoss),
 }

@@ -71,6 +71,16 @@ def check_classes(net: NeuralNet, labels: np.ndarray) -> None:
         )
 
 
+def check_labels(net: NeuralNet) -> None:
+    """Raise if a net for two classes is to predict several labels."""
+    if isinstance(net, NeuralNetBinaryClassifier):
+        raise ValueError(
+            "y has several labels for each row, but a NeuralNetBinaryClassifier has one output; "
+            "take NeuralNetClassifier(module, criterion=BCEWithLogitsLoss) with an output for each "
+            "label."
+        )
+
+
 def check_threshold(net: NeuralNet) -> None:
     """Raise if a binary net decides at another probability than one half."""
     if isinstance(net, NeuralNetBinaryClassifier) and net.threshold != 0.5:
@@ -99,7 +109,10 @@ def _own_predictions(net: NeuralNet, X: np.ndarray, likelihood: Likelihood) -> T
 def _ours(latents: Tensor, likelihood: Likelihood) -> list[Tensor]:
     """Return what a net may predict at its latents: these or the means, or probabilities."""
     if likelihood.task != "regression":
-        return [likelihood.probabilities(latents)]
+        found = likelihood.probabilities(latents)
+        # Of several labels, skorch's own classifier gives both probabilities.
+        both = [torch.cat([1 - found, found], dim=1)] if likelihood.task == "multilabel" else []
+        return [found, *both]
     return [latents, likelihood.mean(latents)]
 
 

@@ -65,11 +65,10 @@ def criterion_of(net: Any) -> Any:
     return net.criterion_
 
 
-def output_width(net: Any, n_classes: int) -> int:
-    """Count the outputs that a classification net needs: one logit under a binary criterion."""
-    criterion = (net.estimator if is_frozen(net) else net).criterion
-    binary = criterion is nn.BCEWithLogitsLoss or isinstance(criterion, nn.BCEWithLogitsLoss)
-    return 1 if binary else n_classes
+def has_logits(net: Any) -> bool:
+    """Whether the outputs are logits: one for two classes, or one for each of several labels."""
+    criterion = getattr(net.estimator if is_frozen(net) else net, "criterion", None)
+    return criterion is nn.BCEWithLogitsLoss or isinstance(criterion, nn.BCEWithLogitsLoss)
 
 
 def has_module_instance(net: Any) -> bool:

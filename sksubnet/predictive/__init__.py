@@ -12,6 +12,7 @@ from sksubnet.predictive.compound import CompoundPredictive, predictive_of
 from sksubnet.predictive.counts import Poisson
 from sksubnet.predictive.criteria import criterion_row_weights, likelihood_of
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
+from sksubnet.predictive.labels import MultiLabel, MultiLabelPredictive
 from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian, Likelihood
 from sksubnet.predictive.mixture import Mixture, pick_components
 from sksubnet.predictive.transformed import (
@@ -39,6 +40,8 @@ __all__ = [
     "Log",
     "Mixture",
     "Moments",
+    "MultiLabel",
+    "MultiLabelPredictive",
     "Poisson",
     "Predictive",
     "Transform",

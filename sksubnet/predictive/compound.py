@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive, gaussian_draws
+from sksubnet.predictive.labels import MultiLabelPredictive
 from sksubnet.predictive.likelihood import Gaussian, Likelihood
 from sksubnet.predictive.mixture import Mixture
 from sksubnet.predictive.quadrature import N_DRAWS, row_chunks
@@ -38,15 +39,13 @@ class CompoundPredictive(Predictive):
     (tensor([[1.1331]], dtype=torch.float64), array([[1.224]]), array([[[0., 3.]]]))
     """
 
-    @staticmethod
+    @classmethod
     def of_mixture(
-        mixture: Mixture, likelihood: Likelihood, link: str = DEFAULT_LINK, seed: int = 0
+        cls, mixture: Mixture, likelihood: Likelihood, link: str = DEFAULT_LINK, seed: int = 0
     ) -> CompoundPredictive:
         """Predictive of targets whose latents are a mixture."""
         means, between, _ = _moments(mixture, likelihood, seed)
-        return CompoundPredictive(
-            *Mixture(means, between).moments(), likelihood, link, seed, mixture
-        )
+        return cls(*Mixture(means, between).moments(), likelihood, link, seed, mixture)
 
     def scaled(self, scale: Tensor, offset: Tensor) -> Predictive:
         """Return it as it is: the likelihood has units of its own, which nothing may change."""
@@ -126,9 +125,10 @@ def predictive_of(
     """Predictive of targets or classes whose latents are a Gaussian or a mixture."""
     if likelihood.task == "regression" and not isinstance(likelihood, Gaussian):
         return CompoundPredictive.of_mixture(latents, likelihood, link, seed)
+    kind = MultiLabelPredictive if likelihood.task == "multilabel" else Predictive
     if len(latents) == 1 and latents.covariances is not None:
-        return Predictive(latents.means[0], latents.covariances[0], likelihood, link, seed)
-    return Predictive.of_mixture(latents, likelihood, link, seed)
+        return kind(latents.means[0], latents.covariances[0], likelihood, link, seed)
+    return kind.of_mixture(latents, likelihood, link, seed)
 
 
 def _moments(

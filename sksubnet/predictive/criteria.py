@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sksubnet.predictive.counts import Poisson
+from sksubnet.predictive.labels import MultiLabel
 from sksubnet.predictive.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
 
 __all__ = ["LIKELIHOODS", "criterion_row_weights", "likelihood_of"]
@@ -19,13 +20,8 @@ def _categorical(criterion: nn.Module, n_outputs: int) -> Likelihood:
 
 
 def _bernoulli(criterion: nn.Module, n_outputs: int) -> Likelihood:
-    """Sigmoid of the single output."""
-    if n_outputs != 1:
-        raise ValueError(
-            f"BCEWithLogitsLoss needs a net with one output, this one has {n_outputs}; "
-            "use CrossEntropyLoss with one output for each class."
-        )
-    return Bernoulli()
+    """Sigmoid of the single output, or of each for several labels."""
+    return Bernoulli() if n_outputs == 1 else MultiLabel()
 
 
 def _unit_gaussian(criterion: nn.Module, n_outputs: int) -> Likelihood:
@@ -81,6 +77,12 @@ def criterion_row_weights(criterion: nn.Module, targets: Tensor) -> Tensor | Non
             )
         if criterion.pos_weight is None:
             return None
+        if targets.ndim > 1:
+            raise ValueError(
+                "BCEWithLogitsLoss has pos_weight, which weights labels and not rows, so that the "
+                "net is no longer that of a likelihood of several labels; leave it out, or use "
+                "sample_weight."
+            )
         positive = targets.reshape(-1) > 0.5
         pos_weight = criterion.pos_weight.detach().reshape(()).to(targets.device)
         return torch.where(positive, pos_weight, torch.ones_like(pos_weight))

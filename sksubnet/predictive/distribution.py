@@ -88,9 +88,9 @@ class Predictive:
                 f"{tuple(self.covariance.shape)}; they must be (N, C) and (N, C, C)."
             )
 
-    @staticmethod
+    @classmethod
     def of_mixture(
-        mixture: Mixture, likelihood: Likelihood, link: str = DEFAULT_LINK, seed: int = 0
+        cls, mixture: Mixture, likelihood: Likelihood, link: str = DEFAULT_LINK, seed: int = 0
     ) -> Predictive:
         """Predictive of a mixture, its moments by the law of total variance.
 
@@ -108,7 +108,7 @@ class Predictive:
         """
         if mixture.noise is not None:
             likelihood = Gaussian(mixture.noise.mean(dim=0))
-        return Predictive(*mixture.moments(), likelihood, link, seed, mixture)
+        return cls(*mixture.moments(), likelihood, link, seed, mixture)
 
     @staticmethod
     def mix(parts: Sequence[Predictive]) -> Predictive:
@@ -226,13 +226,13 @@ class Predictive:
         >>> sure.entropy().round(4), sure.entropy("epistemic").round(4)
         (array([1.3863]), array([0.]))
         """
-        likelihood = self._classification("entropy")
+        self._classification("entropy")
         _check_component(component)
         components = self._components()
         result = torch.empty(len(self.mean), dtype=torch.float64)
         for rows in row_chunks(len(self.mean), N_DRAWS, self.mean.shape[-1]):
             draws = components.latents(rows, self.seed)
-            probabilities = likelihood.probabilities(draws)
+            probabilities = self._outcomes(draws)
             total = torch.special.entr(probabilities.mean(dim=0)).sum(dim=-1)
             aleatoric = torch.special.entr(probabilities).sum(dim=-1).mean(dim=0)
             # Concavity makes the difference non-negative; rounding does not know.
@@ -240,6 +240,10 @@ class Predictive:
             parts = {"total": total, "aleatoric": aleatoric, "epistemic": total - aleatoric}
             result[rows] = parts[component]
         return _array(result)
+
+    def _outcomes(self, latents: Tensor) -> Tensor:
+        """Probabilities (..., K) of the classes at latents (..., C)."""
+        return self.likelihood.probabilities(latents)
 
     def mutual_information(self) -> FloatArray:
         """Mutual information of class and weights in nats: ``entropy("epistemic")``.
@@ -369,7 +373,9 @@ class Predictive:
             n_columns, what, ending = self.mean.shape[1], "target", "s"
             rest = ", lower to upper holds 90%" if n_columns == 1 else ""
         else:
-            n_columns, what, ending = max(2, self.mean.shape[1]), "class", "es"
+            several = self.likelihood.task == "multilabel"
+            n_columns = self.mean.shape[1] if several else max(2, self.mean.shape[1])
+            what, ending = ("label", "s") if several else ("class", "es")
             rest = ", entropies in nats"
         number = f"{n_columns} {what}{ending if n_columns > 1 else ''}"
         title = f"Predictive: {len(self)} row{'' if len(self) == 1 else 's'}, {number}{rest}"

@@ -52,7 +52,7 @@ class Likelihood:
 
     Attributes
     ----------
-    task : {"regression", "classification"}
+    task : {"regression", "classification", "multilabel"}
         Which estimators it serves.
     discrete : bool
         Whether targets are whole numbers, so that quantiles are.

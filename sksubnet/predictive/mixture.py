@@ -123,7 +123,8 @@ class Mixture:
     def probabilities(self, likelihood: Likelihood, link: str, seed: int) -> Tensor:
         """Class probabilities (N, K): the mean over the components, float64."""
         _, n_rows, n_outputs = self.means.shape
-        result = torch.zeros(n_rows, max(2, n_outputs), dtype=torch.float64)
+        n_classes = likelihood.probabilities(self.means[:1, :1]).shape[-1]
+        result = torch.zeros(n_rows, n_classes, dtype=torch.float64)
         for rows in row_chunks(n_rows, n_outputs, n_outputs):
             for index, mean in enumerate(self.means[:, rows].double()):
                 if self.covariances is None:
