@@ -10,6 +10,7 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 from sksubnet.nets.caching import content_hash
 from sksubnet.nets.convergence import check_convergence
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
+from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.guard import check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.modules import Training, forget_graphs, load
@@ -47,6 +48,7 @@ __all__ = [
     "criterion_of",
     "default_net",
     "draws_nothing",
+    "fingerprint",
     "fit_net",
     "fit_noise",
     "flat_weights",
