@@ -88,7 +88,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
-        trains once for each fold. Needs an integer ``random_state``.
+        trains once for each fold. Needs an integer ``random_state``. A net is recalled for equal
+        rows, parameters and versions, and equal code of your own: the classes, functions, defaults
+        and constants that training may reach, in all your modules. What code reads from files or
+        environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),
+        and where an entry is damaged, the net is trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
         default net to a small table on one thread.
@@ -288,7 +292,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
-        trains once for each fold. Needs an integer ``random_state``.
+        trains once for each fold. Needs an integer ``random_state``. A net is recalled for equal
+        rows, parameters and versions, and equal code of your own: the classes, functions, defaults
+        and constants that training may reach, in all your modules. What code reads from files or
+        environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),
+        and where an entry is damaged, the net is trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
         default net to a small table on one thread.

@@ -44,10 +44,17 @@ class FlatMLP(MLP):
         return self.layers(X).squeeze(-1)
 
 
-class CountedMLP(MLP):
-    """Counts its training passes in a list of the class, which no copy takes along."""
+class Passes(list):
+    """A list that neither copies nor what a training depends on take along."""
 
-    training_passes: list[int] = []  # noqa: RUF012
+    def __reduce__(self):
+        return Passes, ()
+
+
+class CountedMLP(MLP):
+    """Counts its training passes."""
+
+    training_passes = Passes()
 
     def forward(self, X: Tensor) -> Tensor:
         if self.training and X.dtype == torch.float64:

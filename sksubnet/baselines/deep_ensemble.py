@@ -172,7 +172,11 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         ``train_split`` of its own uses that.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that the same training is done once. Needs an integer
-        ``random_state``.
+        ``random_state``. A net is recalled for equal rows, parameters and versions, and equal code
+        of your own: the classes, functions, defaults and constants that training may reach, in all
+        your modules. What code reads from files or environment variables is not seen. Where code
+        cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
+        trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Members that are fitted at once, each in a process of its own with a share of the cores;
         ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.
@@ -303,7 +307,11 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         net with a ``train_split`` of its own uses that.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that the same training is done once. Needs an integer
-        ``random_state``.
+        ``random_state``. A net is recalled for equal rows, parameters and versions, and equal code
+        of your own: the classes, functions, defaults and constants that training may reach, in all
+        your modules. What code reads from files or environment variables is not seen. Where code
+        cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
+        trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Members that are fitted at once, each in a process of its own with a share of the cores;
         ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.

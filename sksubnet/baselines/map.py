@@ -48,7 +48,11 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
         ``train_split`` of its own uses that.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that the same training is done once. Needs an integer
-        ``random_state``.
+        ``random_state``. A net is recalled for equal rows, parameters and versions, and equal code
+        of your own: the classes, functions, defaults and constants that training may reach, in all
+        your modules. What code reads from files or environment variables is not seen. Where code
+        cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
+        trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0
@@ -136,7 +140,11 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         net with a ``train_split`` of its own uses that.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that the same training is done once. Needs an integer
-        ``random_state``.
+        ``random_state``. A net is recalled for equal rows, parameters and versions, and equal code
+        of your own: the classes, functions, defaults and constants that training may reach, in all
+        your modules. What code reads from files or environment variables is not seen. Where code
+        cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
+        trained anew, for code with a warning.
     n_jobs : int or None, default=None
         Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
     verbose : int, default=0

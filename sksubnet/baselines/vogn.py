@@ -22,7 +22,7 @@ from sksubnet.estimators import (
     rows_of,
 )
 from sksubnet.jacobian import trained_indices
-from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
+from sksubnet.nets import TrainedNet, TrainingMemory, draws_nothing, is_frozen
 from sksubnet.sampling import vogn, with_batch_statistics
 
 
@@ -54,8 +54,17 @@ class VOGN(NetDraws):
     damping: float
     # What the default net would hold out if skorch trained it.
     validation_fraction: ClassVar[float] = 0.2
+    memory: ClassVar[None] = None
 
-    def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
+    def _train(
+        self,
+        initial: InitialNet,
+        table: Table,
+        fold: Fold,
+        memory: TrainingMemory | None,
+        *,
+        seed: int,
+    ) -> TrainedNet:
         """Give the net as initialised, and all rows to train it on."""
         if is_frozen(self.net):
             raise ValueError(

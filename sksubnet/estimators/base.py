@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from pickle import PicklingError
 from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -39,12 +38,13 @@ from sksubnet.nets import (
     Schedule,
     TrainedNet,
     Training,
+    TrainingMemory,
     check_convergence,
     check_net,
     check_reading,
-    content_hash,
     default_net,
     draws_nothing,
+    fingerprint,
     fit_net,
     has_module_instance,
     hold_out,
@@ -258,12 +258,13 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     def _trained_nets(self, table: Table, seed: int, *, needed: bool) -> Iterator[TrainedFold]:
         """Step 1: a net for each fold, or one that holds rows out by itself where needed."""
         folds = self._folds(table, table.y.ndim == 1, seed)
+        memory = self._training_memory()
         for k, fold_seed in enumerate(fold_seeds(seed, len(folds) if folds else 1)):
             schedule = Schedule.until_stopped(len(folds[k].train)) if folds else None
             initial, encoded = self._start_net(table, fold_seed, schedule)
             self._check_start(initial, table)
             fold = folds[k] if folds else self._own_split(initial, table, needed, fold_seed)
-            trained = self._train(initial, encoded, fold, seed=fold_seed)
+            trained = self._train(initial, encoded, fold, memory, seed=fold_seed)
             yield TrainedFold(initial, trained, fold.held_out)
 
     def _trained_on_all(self, table: Table, seed: int, n_epochs: int) -> TrainedFold:
@@ -271,7 +272,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         schedule = Schedule.of_epochs(len(table), n_epochs)
         initial, encoded = self._start_net(table, seed, schedule)
         fold = self._own_split(initial, table, False, seed)
-        return TrainedFold(initial, self._train(initial, encoded, fold, seed=seed), fold.held_out)
+        trained = self._train(initial, encoded, fold, self._training_memory(), seed=seed)
+        return TrainedFold(initial, trained, fold.held_out)
 
     def _start_net(
         self, table: Table, seed: int, schedule: Schedule | None
@@ -282,7 +284,15 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     def _check_start(self, initial: InitialNet, table: Table) -> None:
         """Raise before training where a net does not fit the options."""
 
-    def _train(self, initial: InitialNet, table: Table, fold: Fold, *, seed: int) -> TrainedNet:
+    def _train(
+        self,
+        initial: InitialNet,
+        table: Table,
+        fold: Fold,
+        memory: TrainingMemory | None,
+        *,
+        seed: int,
+    ) -> TrainedNet:
         """Step 1: the MAP estimate of the rows of a fold."""
         net = initial.net
         self._check_reading(initial, table)
@@ -292,7 +302,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         del rows  # a copy of the data less during the training
         if not is_frozen(self.net):
             # What follows must not depend on whether this was recalled, so it draws anew.
-            load(net, self._fit_or_recall(initial, train, held_out, seed))
+            load(net, fit_or_recall(memory, initial, train, held_out, seed))
         train, held_out = as_read(train, net), held_out and as_read(held_out, net)
         latent = latent_of(net)
         latent.module.eval()
@@ -343,32 +353,32 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             )
         )
 
-    def _fit_or_recall(
-        self, initial: InitialNet, train: Rows, held_out: Rows | None, seed: int
-    ) -> Training:
-        """Train, or take the same fit's result from ``memory``."""
-        net = initial.net
-        memory = check_memory(self.memory)
-        key = ""
-        if memory.location is not None:
-            if self.random_state is None:
-                warnings.warn(
-                    "memory recalls a trained net only for the same random_state; set it to an "
-                    "integer.",
-                    UserWarning,
-                    stacklevel=7,
-                )
-            everything = (net.get_params(), vars(train), held_out and vars(held_out), seed)
-            try:
-                key = content_hash(self.net, *everything)
-            except PicklingError as error:
-                raise ValueError(
-                    f"memory needs a net whose parameters can be pickled ({error!s:.200}). Use "
-                    "functions that are defined in a module instead of lambdas, or memory=None."
-                ) from error
-        fit = memory.cache(_fit_net, ignore=["net", "train", "held_out", "stream"])
-        training: Training = fit(key, net, train, held_out, initial.stream)
-        return training
+    def _training_memory(self) -> TrainingMemory | None:
+        """Where to keep trained nets; ``None`` where they are trained anew."""
+        if self.memory is None or is_frozen(self.net):
+            return None
+        try:
+            memory = check_memory(self.memory)
+        except OSError as error:
+            self._warn_of_memory(f"memory={self.memory!r} cannot be used ({error.strerror})")
+            return None
+        if getattr(memory, "location", memory) is None:
+            return None
+        if self.random_state is None:
+            self._warn_of_memory(
+                "memory recalls a trained net only for the same random_state; set it to an integer"
+            )
+        net = fingerprint(self.net)
+        if net.unreadable:
+            self._warn_of_memory(
+                "memory cannot tell whether this net is that of an earlier fit, so the net is "
+                f"trained anew and not kept. What training may reach has {net.unreadable[0]}"
+            )
+            return None
+        return TrainingMemory(memory, net.digest)
+
+    def _warn_of_memory(self, message: str) -> None:
+        warnings.warn(f"{message}.", UserWarning, stacklevel=7)
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
         """Validate rows and give them in batches, as the net reads them."""
@@ -505,11 +515,23 @@ def rows_of(latent: Latent, table: Table) -> Rows:
     return Rows(inputs, targets, row_weights)
 
 
-def _fit_net(
-    key: str, net: Any, train: Rows, held_out: Rows | None, stream: RandomStream
+def fit_or_recall(
+    memory: TrainingMemory | None,
+    initial: InitialNet,
+    train: Rows,
+    held_out: Rows | None,
+    seed: int,
 ) -> Training:
-    """Cacheable training: ``key`` stands for the content of everything else."""
-    return fit_net(net, train, held_out, stream)
+    """Train, or take the same training's outcome from the memory."""
+
+    def fit() -> Training:
+        return fit_net(initial.net, train, held_out, initial.stream)
+
+    if memory is None:
+        return fit()
+    parameters = sorted(initial.net.get_params().items())
+    rows = [vars(part) for part in (train, held_out) if part is not None]
+    return memory.recall_or(fit, parameters, rows, seed)
 
 
 def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:

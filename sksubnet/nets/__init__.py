@@ -7,7 +7,7 @@ on that value.
 Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 """
 
-from sksubnet.nets.caching import content_hash
+from sksubnet.nets.caching import TrainingMemory
 from sksubnet.nets.convergence import check_convergence
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
@@ -38,12 +38,12 @@ __all__ = [
     "Schedule",
     "TrainedNet",
     "Training",
+    "TrainingMemory",
     "check_classes",
     "check_convergence",
     "check_labels",
     "check_net",
     "check_reading",
-    "content_hash",
     "count_rows",
     "criterion_of",
     "default_net",

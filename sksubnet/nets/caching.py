@@ -1,50 +1,110 @@
-"""A hash of content for the things a MAP fit depends on."""
+"""Trainings kept in a folder, behind a checksum, so that the same one is done once."""
 
 from __future__ import annotations
 
-import inspect
+import contextlib
+import hashlib
+import os
+import pickle
+import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from joblib.hashing import NumpyHasher
-from torch import Tensor, nn
+from joblib import Memory
 
-INTERNAL = set(vars(nn.Module()))
-"""Attributes that every module has; parameters, buffers and submodules are among them."""
+from sksubnet.nets.dependencies import fingerprint
+from sksubnet.nets.modules import Training
 
-
-class _ContentHasher(NumpyHasher):
-    """joblib's hasher, but tensors and modules count by content, not by storage address."""
-
-    def save(self, obj: Any) -> None:
-        if isinstance(obj, Tensor):
-            obj = ("tensor", str(obj.dtype), obj.detach().cpu().numpy())
-        elif isinstance(obj, nn.Module):
-            obj = ("module", repr(obj), [_content(part) for part in obj.named_modules()])
-        elif isinstance(obj, type) and issubclass(obj, nn.Module):
-            obj = ("module class", obj.__qualname__, _source(obj))
-        super().save(obj)
+CHECKSUM = hashlib.sha256
+CHECKSUM_BYTES = CHECKSUM().digest_size
 
 
-def content_hash(*objects: Any) -> str:
-    """Hash that is equal for equal content, also across processes."""
-    digest: str = _ContentHasher(hash_name="md5").hash(objects)
-    return digest
+@dataclass(frozen=True, eq=False)
+class TrainingMemory:
+    """Keeps the trainings of a net in a ``joblib.Memory``, or in what else has a ``cache``.
+
+    In a folder joblib itself would keep pickles, which run when they are read, before anything
+    could be compared. So these entries are our own files, in its layout: ``clear`` and
+    ``reduce_size`` find them.
+    """
+
+    memory: Any
+    net: str
+
+    def recall_or(self, train: Callable[[], Training], *content: Any) -> Training:
+        """Return the training of the net that depends on this content, from the memory or anew."""
+        found = fingerprint(self.net, *content)
+        if found.unreadable:
+            return train()
+        if isinstance(self.memory, Memory) and self.memory.backend == "local":
+            return self._from_folder(train, found.digest)
+
+        def sealed_training(key: str) -> bytes:
+            return seal(key, train())
+
+        return unsealed(found.digest, self.memory.cache(sealed_training)(found.digest)) or train()
+
+    def _from_folder(self, train: Callable[[], Training], key: str) -> Training:
+        store = self.memory.store_backend
+        # joblib counts folders of such names, by the last use of a file of this name.
+        path = Path(store.location) / "sksubnet" / "training" / key / "output.pkl"
+        training = unsealed(key, read(path))
+        if store.verbose > 0:
+            print(f"[Memory] {'Training' if training is None else 'Recalling'} the net {key}")
+        if training is not None:
+            return training
+        training = train()
+        try:
+            write(path, seal(key, training))
+        except Exception as error:  # of the disk, or of what callbacks left in the history
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            warnings.warn(
+                f"The trained net could not be kept in memory={str(store.location)!r} ({reason}).",
+                UserWarning,
+                stacklevel=9,
+            )
+        return training
 
 
-def _content(part: tuple[str, nn.Module]) -> tuple[Any, ...]:
-    """Own content of a named module: code, tensors, trainable names and plain attributes."""
-    name, module = part
-    tensors = {**module._parameters, **module._buffers}
-    trainable = [
-        key for key, value in module._parameters.items() if getattr(value, "requires_grad", False)
-    ]
-    plain = {key: value for key, value in vars(module).items() if key not in INTERNAL}
-    return name, _source(type(module)), tensors, trainable, plain
+def seal(key: str, training: Training) -> bytes:
+    """Pickle a training, behind a checksum of that and the key."""
+    content = pickle.dumps(training)
+    return CHECKSUM(key.encode() + content).digest() + content
 
 
-def _source(cls: type) -> str:
-    """Source of a class, so that an edited ``forward`` is another key."""
+def unsealed(key: str, entry: Any) -> Training | None:
+    """Return the training of an entry; ``None``, with nothing of it run, where it is damaged."""
+    if not isinstance(entry, bytes) or len(entry) < CHECKSUM_BYTES:
+        return None
+    checksum, content = entry[:CHECKSUM_BYTES], entry[CHECKSUM_BYTES:]
+    if CHECKSUM(key.encode() + content).digest() != checksum:
+        return None
     try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        return cls.__qualname__
+        training: Training = pickle.loads(content)
+    except Exception:  # of classes that are no longer where they were
+        return None
+    return training
+
+
+def read(path: Path) -> bytes | None:
+    """Return what a file holds, ``None`` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file at once: others see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise

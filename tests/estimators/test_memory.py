@@ -1,0 +1,279 @@
+"""``memory`` of the estimators: a fit is the same with it, whatever happened to code and files."""
+
+import importlib
+import logging
+import os
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from joblib import Memory
+from numpy.testing import assert_array_equal
+from torch import nn
+from user_nets import (
+    MLP,
+    classifier_net,
+    diabetes,
+    iris,
+    quick_classifier,
+    quick_regressor,
+    regressor_net,
+)
+
+import sksubnet
+from sksubnet.baselines import (
+    DeepEnsembleClassifier,
+    MAPRegressor,
+    MCDropoutClassifier,
+    SWAGClassifier,
+    VOGNClassifier,
+)
+from sksubnet.estimators import base
+
+LOCK = threading.Lock()
+
+
+class LockedMLP(MLP):
+    """Reaches what cannot be compared."""
+
+    def forward(self, X):
+        with LOCK:
+            return super().forward(X)
+
+
+class DropoutMLP(MLP):
+    """With masks to draw."""
+
+    def __init__(self, n_features=4, n_outputs=3):
+        super().__init__(n_features, n_outputs)
+        self.layers.insert(2, nn.Dropout(0.5))
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """A list that grows by one for every training."""
+    calls = []
+
+    def counted(*args):
+        calls.append(1)
+        return original(*args)
+
+    original = base.fit_net
+    monkeypatch.setattr(base, "fit_net", counted)
+    return calls
+
+
+def entries(folder):
+    return sorted(folder.rglob("output.pkl"))
+
+
+def memory_warnings(fit) -> list[str]:
+    """Messages about the memory, which have to point here."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit()
+    about = [warning for warning in caught if "memory" in str(warning.message)]
+    assert {warning.filename for warning in about} <= {__file__}
+    return [str(warning.message) for warning in about]
+
+
+def is_numbers_of(X, text) -> bool:
+    """Whether some number of the table stands in a text."""
+    return any(f"{abs(value):.4f}"[:6] in text for value in np.ravel(X) if abs(value) > 0.01)
+
+
+ESTIMATORS = {
+    "subnet": (quick_classifier, MLP, 1),
+    "dropout": (MCDropoutClassifier, DropoutMLP, 1),
+    "swag": (SWAGClassifier, MLP, 1),
+    "ensemble": (DeepEnsembleClassifier, MLP, 5),
+}
+
+
+@pytest.mark.parametrize(("make", "module", "n_nets"), ESTIMATORS.values(), ids=ESTIMATORS)
+def test_recalled_fits_are_those_without_memory(make, module, n_nets, tmp_path, trainings):
+    X, y = iris()
+    net = classifier_net(module)
+    expected = make(net, random_state=0).fit(X, y).predict_proba(X)
+    for n_trained in (n_nets, 0):
+        trainings.clear()
+        model = make(net, random_state=0, memory=str(tmp_path)).fit(X, y)
+        assert len(trainings) == n_trained
+        assert_array_equal(model.predict_proba(X), expected)
+
+
+def test_folds_of_the_default_net(tmp_path, trainings):
+    X, y = diabetes()
+    model = quick_regressor(None, memory=str(tmp_path), cv=2, refit=True, noise=0.5)
+    expected = model.fit(X[:40], y[:40]).predict(X)
+    assert len(trainings) == len(entries(tmp_path)) == 3
+    assert_array_equal(model.fit(X[:40], y[:40]).predict(X), expected)
+    assert len(trainings) == 3
+    model.fit(X[:41], y[:41])
+    assert len(trainings) == 6
+
+
+MODULE = """
+from torch import nn
+from skorch import NeuralNetRegressor
+
+def block(width):
+    return nn.Sequential(nn.Linear(10, width), nn.Tanh())
+
+def make(n_outputs=1):
+    return nn.Sequential(block(6), nn.Linear(6, n_outputs))
+
+class Net(NeuralNetRegressor):
+    def get_loss(self, *args, **kwargs):
+        return 1.0 * super().get_loss(*args, **kwargs)
+"""
+
+
+def test_edited_code_is_trained_anew(tmp_path, monkeypatch, trainings):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    X, y = diabetes()
+    options = {"max_epochs": 5, "lr": 0.05, "train_split": None, "verbose": 0}
+    texts = [MODULE, MODULE.replace("Tanh", "ReLU"), MODULE.replace("1.0 *", "0.5 *"), MODULE]
+    for text, n_trained in zip(texts, (1, 1, 1, 0), strict=True):
+        (tmp_path / "edited_net.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "edited_net", raising=False)
+        importlib.invalidate_caches()
+        module = importlib.import_module("edited_net")
+        net = module.Net(module.make, **options)
+        plain = quick_regressor(net).fit(X, y)
+        trainings.clear()
+        model = quick_regressor(net, memory=str(tmp_path / "memory")).fit(X, y)
+        assert len(trainings) == n_trained
+        assert_array_equal(model.predict(X), plain.predict(X))
+    monkeypatch.delitem(sys.modules, "edited_net")
+
+
+def test_another_release_trains_anew(tmp_path, monkeypatch, trainings):
+    X, y = iris()
+    model = quick_classifier(memory=str(tmp_path))
+    for version, n_trained in (("1.0", 1), ("1.1", 1), ("1.0", 0)):
+        monkeypatch.setattr(sksubnet, "__version__", version)
+        trainings.clear()
+        model.fit(X, y)
+        assert len(trainings) == n_trained
+
+
+def test_damaged_files_give_the_right_model(tmp_path, trainings):
+    X, y = iris()
+    model = quick_classifier(memory=str(tmp_path))
+    expected = model.fit(X, y).predict_proba(X)
+    other = quick_classifier(memory=str(tmp_path), random_state=1)
+    (path,) = entries(tmp_path)
+    content = path.read_bytes()
+    other.fit(X, y)
+    (swapped,) = (p.read_bytes() for p in entries(tmp_path) if p != path)
+    rng = np.random.default_rng(0)
+    flipped = bytearray(content)
+    flipped[rng.integers(len(content))] ^= 4
+    for damaged in (bytes(flipped), content[:-20], content[:100] + bytes(len(content)), swapped):
+        path.write_bytes(damaged)
+        trainings.clear()
+        assert memory_warnings(lambda: model.fit(X, y)) == []
+        assert len(trainings) == 1
+        assert_array_equal(model.predict_proba(X), expected)
+        model.fit(X, y)
+        assert len(trainings) == 1
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 100])
+def test_no_training_row_is_printed_or_logged(verbose, tmp_path, capfd, caplog):
+    X, y = iris()
+    caplog.set_level(logging.DEBUG)
+    model = quick_classifier(memory=Memory(str(tmp_path), verbose=verbose))
+    for content in (None, b"", b"garbage", b"\x80\x05garbage" * 100):
+        for path in entries(tmp_path):
+            path.write_bytes(content)
+        model.fit(X, y)
+    captured = capfd.readouterr()
+    printed = captured.out + captured.err + caplog.text
+    assert ("[Memory] Training the net" in printed) == (verbose > 0)
+    assert not is_numbers_of(X, printed)
+
+
+def test_what_cannot_be_read_is_trained_anew_with_one_warning(tmp_path, trainings):
+    X, y = iris()
+    options = {"memory": str(tmp_path), "cv": 3}
+    model = quick_classifier(classifier_net(LockedMLP), **options)
+    for _ in range(2):
+        (message,) = memory_warnings(lambda: model.fit(X, y))
+        assert "lock (TypeError) in test_memory.LockedMLP.forward" in message
+        assert "trained anew and not kept" in message
+    assert len(trainings) == 6
+    assert entries(tmp_path) == []
+    assert memory_warnings(lambda: model.set_params(memory=None).fit(X, y)) == []
+    assert not is_numbers_of(X, message)
+
+
+def test_lambdas_are_read(tmp_path, trainings):
+    X, y = iris()
+    for slope, n_trained in ((0.1, 1), (0.2, 1), (0.1, 0)):
+        net = classifier_net(
+            lambda slope=slope: nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(slope))
+        )
+        trainings.clear()
+        quick_classifier(net, memory=str(tmp_path)).fit(X, y)
+        assert len(trainings) == n_trained
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    X, y = iris()
+    (tmp_path / "file").write_text("")
+    expected = quick_classifier().fit(X, y).predict_proba(X)
+    model = quick_classifier(memory=str(tmp_path / "file" / "folder"))
+    (message,) = memory_warnings(lambda: model.fit(X, y))
+    assert "cannot be used (Not a directory)" in message
+    assert_array_equal(model.predict_proba(X), expected)
+
+
+def test_full_disk_leaves_the_fit_alive(tmp_path, monkeypatch):
+    X, y = iris()
+    expected = quick_classifier().fit(X, y).predict_proba(X)
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    model = quick_classifier(memory=str(tmp_path))
+    (message,) = memory_warnings(lambda: model.fit(X, y))
+    assert "could not be kept" in message and "No space left on device" in message
+    assert_array_equal(model.predict_proba(X), expected)
+
+
+def test_random_state_that_changes_is_warned_about_once(tmp_path):
+    X, y = iris()
+    model = quick_classifier(memory=str(tmp_path), random_state=None, cv=3)
+    (message,) = memory_warnings(lambda: model.fit(X, y))
+    assert "set it to an integer" in message
+
+
+@pytest.mark.parametrize("memory", [None, Memory(None)])
+def test_no_memory(memory, trainings):
+    X, y = iris()
+    for _ in range(2):
+        assert memory_warnings(lambda: quick_classifier(memory=memory).fit(X, y)) == []
+    assert len(trainings) == 2
+
+
+def test_estimators_that_train_otherwise_keep_nothing():
+    X, y = iris()
+    model = VOGNClassifier(classifier_net(), n_epochs=2, n_draws=3, random_state=0)
+    assert memory_warnings(lambda: model.fit(X, y)) == []
+
+
+def test_cleared_memory_trains_anew(tmp_path, trainings):
+    X, y = diabetes()
+    memory = Memory(str(tmp_path), verbose=0)
+    model = MAPRegressor(regressor_net(), memory=memory, random_state=0)
+    model.fit(X, y)
+    memory.clear(warn=False)
+    assert entries(tmp_path) == []
+    model.fit(X, y).fit(X, y)
+    assert len(trainings) == 2
