@@ -14,7 +14,7 @@ from sksubnet.baselines import (
 )
 from sksubnet.comparison import Comparison, compare, cross_val_predictive
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
-from sksubnet.predictive import Predictive
+from sksubnet.predictive import Likelihood, LikelihoodLoss, Predictive
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,8 @@ __all__ = [
     "Comparison",
     "DeepEnsembleClassifier",
     "DeepEnsembleRegressor",
+    "Likelihood",
+    "LikelihoodLoss",
     "MAPClassifier",
     "MAPRegressor",
     "MCDropoutClassifier",

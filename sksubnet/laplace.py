@@ -261,8 +261,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         ``"constant"``. A likelihood without Gaussian noise leaves nothing to set.
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units. The prior
-        precision is that of the net for the scaled targets. A frozen net, and one with another
-        likelihood than the Gaussian of ``MSELoss``, sees targets as they are.
+        precision is that of the net for the scaled targets. A frozen net, and one with a
+        likelihood of counts or one that you declare, sees targets as they are.
     target_transform : {"log"}, transformer or None, default=None
         Train on an increasing function of each target: its logarithm, or what a copy of the
         transformer makes of it, such as ``PowerTransformer()`` or ``FunctionTransformer(np.log1p,
@@ -345,11 +345,24 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     exposure of one. A prior precision that is tuned on held-out rows counts such a row as many
     equal ones; ``"evidence"`` does not.
 
+    ``GaussianNLLLoss`` is for a module that returns a mean and a variance of each target, with or
+    without a ``get_loss`` of the net's own that takes them apart. The posterior is over the mean
+    and the logarithm of the variance, with the Fisher information as curvature [3]_: the aleatoric
+    variance is that of each row, averaged over the posterior, and quantiles are those of the
+    mixture. A module that returns one tensor, of means and then log variances, is trained with
+    ``criterion=LikelihoodLoss, criterion__likelihood=MeanVariance()``
+    (:class:`~sksubnet.LikelihoodLoss`).
+
+    A criterion of your own declares what it stands for by an attribute ``likelihood``; see
+    :class:`~sksubnet.Likelihood`.
+
     References
     ----------
     .. [1] Daxberger et al., "Bayesian deep learning via subnetwork inference", ICML 2021.
     .. [2] Immer et al., "Improving predictions of Bayesian neural nets via local linearization",
        AISTATS 2021.
+    .. [3] Immer et al., "Effective Bayesian heteroscedastic regression with deep neural networks",
+       NeurIPS 2023.
 
     Examples
     --------

@@ -404,7 +404,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """Likelihood with the tuned noise, and the log likelihood in the target's units."""
         likelihood = trained.train.likelihood(trained.likelihood)
         if not isinstance(likelihood, Gaussian) or not isinstance(trained.likelihood, Gaussian):
-            return likelihood, curvature.log_likelihood
+            units = curvature.n_rows * float(np.log(self._y_scale).sum())
+            return likelihood, curvature.log_likelihood - units
         weights = trained.train.weights
         log_likelihood = likelihood.rescaled(curvature.log_likelihood, weights, scale)
         log_likelihood -= curvature.n_rows * float(np.log(self._y_scale).sum())
@@ -421,8 +422,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         return float(rows.weights.double().cpu().numpy() @ by_row)
 
     def _target_units(self) -> np.ndarray:
-        """Variances (C,) of the targets in the units of the net; other latents are their own."""
-        return self._unit_variance if isinstance(self._likelihood, Gaussian) else np.ones(1)
+        """Squared units (C,) of the outputs: for means the variances of the targets."""
+        return self._likelihood.output_units(torch.as_tensor(self._unit_variance)).numpy()
 
     @property
     def noise_std_(self) -> Any:

@@ -51,25 +51,34 @@ class _RowLoss(nn.Module):
     batch_weights: BatchWeights
     reduction: str
 
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, targets: Tensor, *more: Tensor) -> Tensor:
         """Loss of outputs (B, ...) for targets (B, ...)."""
         if targets.is_floating_point():
-            targets = targets.to(outputs.dtype).reshape(outputs.shape)
+            targets = targets.to(outputs.dtype)
+            if targets.numel() == outputs.numel():
+                targets = targets.reshape(outputs.shape)
         weights = self.batch_weights.take()
         if weights is None:
-            return self._plain_loss(outputs, targets)
-        reduction = self.reduction
-        if reduction == "none":
+            return self._plain_loss(outputs, targets, *more)
+        reduction = getattr(self, "reduction", "")
+        if reduction not in ("mean", "sum"):
             raise ValueError(
                 "sample_weight needs a criterion that sums or averages the losses of the rows; "
-                "this one has reduction='none'. Fit without sample_weight, or set "
+                f"this one has reduction={reduction!r}. Fit without sample_weight, or set "
                 "criterion__reduction='mean'."
             )
         self.reduction = "none"
         try:
-            losses = self._plain_loss(outputs, targets).reshape(len(weights), -1)
+            losses = self._plain_loss(outputs, targets, *more)
         finally:
             self.reduction = reduction
+        if losses.ndim == 0:
+            raise ValueError(
+                "sample_weight needs the losses of the rows, but the net's criterion gives one "
+                "number with reduction='none'. Fit without sample_weight, or have its forward look "
+                "at self.reduction."
+            )
+        losses = losses.reshape(len(weights), -1)
         if reduction == "sum":
             return (weights * losses.sum(dim=1)).sum()
         class_weights = getattr(self, "weight", None)
@@ -77,9 +86,15 @@ class _RowLoss(nn.Module):
             return (weights * losses.mean(dim=1)).sum() / (weights * class_weights[targets]).sum()
         return (weights * losses.mean(dim=1)).sum() / weights.sum()
 
-    def _plain_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        loss: Tensor = super().forward(outputs, targets)
+    def _plain_loss(self, outputs: Tensor, targets: Tensor, *more: Tensor) -> Tensor:
+        loss: Tensor = super().forward(outputs, targets, *more)
         return loss
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain: nn.Module = object.__new__(type(self).__mro__[2])
+        plain.__dict__.update(vars(self))
+        weights = plain.__dict__.pop("batch_weights")
+        return with_row_weights, (plain, weights)
 
 
 class RowCrossEntropyLoss(_RowLoss, nn.CrossEntropyLoss):
@@ -100,6 +115,19 @@ class RowMSELoss(_RowLoss, nn.MSELoss):
 
 class RowPoissonNLLLoss(_RowLoss, nn.PoissonNLLLoss):
     """``PoissonNLLLoss`` with row weights."""
+
+
+class RowGaussianNLLLoss(_RowLoss, nn.GaussianNLLLoss):
+    """``GaussianNLLLoss`` with row weights, called with a pair or by a ``get_loss`` that does."""
+
+    def forward(  # type: ignore[override]
+        self, input: Any, target: Tensor, var: Tensor | None = None
+    ) -> Tensor:
+        """Loss of a mean and a variance, or of both as a pair, for targets (B, ...)."""
+        mean, variance = input if var is None else (input, var)
+        if variance.numel() == mean.numel():
+            variance = variance.reshape(mean.shape)
+        return super().forward(mean, target, variance)
 
 
 class LogVarianceLoss(nn.Module):
@@ -129,12 +157,19 @@ ROW_LOSSES: dict[type[nn.Module], type[_RowLoss]] = {
     nn.BCEWithLogitsLoss: RowBCEWithLogitsLoss,
     nn.MSELoss: RowMSELoss,
     nn.PoissonNLLLoss: RowPoissonNLLLoss,
+    nn.GaussianNLLLoss: RowGaussianNLLLoss,
     LogVarianceLoss: RowLogVarianceLoss,
 }
 
 
 def with_row_weights(criterion: Any, batch_weights: BatchWeights) -> nn.Module:
     """Return the same criterion, with its options and tensors, for weighted rows."""
-    weighted: nn.Module = object.__new__(ROW_LOSSES[type(criterion)])
+    kind = type(criterion)
+    weighted: nn.Module = object.__new__(ROW_LOSSES.get(kind) or _row_loss_of(kind))
     weighted.__dict__.update(vars(criterion), batch_weights=batch_weights)
     return weighted
+
+
+def _row_loss_of(kind: type[nn.Module]) -> type[nn.Module]:
+    """Make a criterion of the user's, whose likelihood is declared, one for weighted rows."""
+    return type(f"Row{kind.__name__}", (_RowLoss, kind), {})

@@ -31,7 +31,9 @@ Inputs = Any
 def latent_of(net: NeuralNet) -> Latent:
     """Return the function from the net's inputs to its latents."""
     plain = reads_plainly(net) and "infer" not in overridden(net) and net._modules == ["module"]
-    return Latent(whole_module(net), gives_probabilities(net), None if plain else net)
+    return Latent(
+        whole_module(net), gives_probabilities(net), None if plain else net, least_variance(net)
+    )
 
 
 def inputs_of(net: NeuralNet, rows: Tensor) -> Inputs:
@@ -83,6 +85,19 @@ def reads_plainly(net: NeuralNet) -> bool:
 def gives_probabilities(net: NeuralNet) -> bool:
     """Whether the module's outputs are probabilities, of which skorch takes the logarithm."""
     return isinstance(net, NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss)
+
+
+def least_variance(net: NeuralNet) -> float | None:
+    """Return the least variance of a net whose module returns means and variances."""
+    criterion = net.criterion_
+    return float(criterion.eps) if isinstance(criterion, nn.GaussianNLLLoss) else None
+
+
+def returns_pairs(net: NeuralNet) -> bool:
+    """Whether the module returns a mean and a variance of each target."""
+    criterion = net.criterion
+    kind = criterion if isinstance(criterion, type) else type(criterion)
+    return issubclass(kind, nn.GaussianNLLLoss)
 
 
 def overridden(net: NeuralNet) -> set[str]:

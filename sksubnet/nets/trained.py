@@ -65,12 +65,15 @@ def count_rows(X: Any) -> int:
 class Latent:
     """The latents f(x) of a module, always (B, C): logits, log probabilities or means.
 
-    With a skorch net, its own ``infer`` calls the module, or the modules in it.
+    With a skorch net, its own ``infer`` calls the module, or the modules in it. With a least
+    variance the module returns means and variances, whose latents are the means and the logarithms
+    of the variances side by side.
     """
 
     module: nn.Module
     of_probabilities: bool
     net: Any = None
+    least_variance: float | None = None
 
     def on(self, module: nn.Module) -> Latent:
         """Return the same function around another copy of the module."""
@@ -80,6 +83,8 @@ class Latent:
         """Run the module on inputs and check what it returns: (B, ...) -> (B, C)."""
         outputs = self.module(X) if self.net is None else infer(self.net, self.module, X)
         n_rows = count_rows(X)
+        if self.least_variance is not None:
+            outputs = _mean_and_log_variance(outputs, self.least_variance)
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"The net's module returned a {type(outputs).__name__}; one tensor of shape "
@@ -103,6 +108,19 @@ class Latent:
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.module.parameters()).device
+
+
+def _mean_and_log_variance(outputs: Any, least: float) -> Tensor:
+    """Latents (B, 2T) of means and variances, both (B,) or (B, T)."""
+    pair = isinstance(outputs, tuple | list) and len(outputs) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in outputs):
+        raise TypeError(
+            "GaussianNLLLoss needs a module that returns two tensors, (mean, variance), but this "
+            f"one's forward returned a {type(outputs).__name__}. For one tensor of means and log "
+            "variances train with LikelihoodLoss(MeanVariance()); see sksubnet.LikelihoodLoss."
+        )
+    mean, variance = (part.reshape(len(part), -1) for part in outputs)
+    return torch.cat([mean, variance.clamp_min(least).log().expand_as(mean)], dim=1)
 
 
 @dataclass(frozen=True, eq=False)

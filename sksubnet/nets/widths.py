@@ -19,7 +19,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from sksubnet.jacobian import evaluate
-from sksubnet.nets.inputs import inputs_of, latent_of
+from sksubnet.nets.inputs import inputs_of, latent_of, returns_pairs
 from sksubnet.nets.modules import settle
 from sksubnet.nets.randomness import RandomStream
 
@@ -36,7 +36,8 @@ def named_widths(net: Any, rows: np.ndarray, n_outputs: int, dtype: torch.dtype)
 
     Those without a default always; of those with one, what does not fit.
     """
-    options = list(_options(net, rows.shape[1:], n_outputs))
+    width = n_outputs // 2 if returns_pairs(net) else n_outputs
+    options = list(_options(net, rows.shape[1:], width))
     if len(options) == 1:
         return options[0]
     ran = []

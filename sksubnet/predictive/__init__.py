@@ -10,10 +10,11 @@ Read first: `Likelihood` in `likelihood.py`, then `Predictive` in `distribution.
 
 from sksubnet.predictive.compound import CompoundPredictive, predictive_of
 from sksubnet.predictive.counts import Poisson
-from sksubnet.predictive.criteria import criterion_row_weights, likelihood_of
+from sksubnet.predictive.criteria import LikelihoodLoss, criterion_row_weights, likelihood_of
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
 from sksubnet.predictive.labels import MultiLabel, MultiLabelPredictive
 from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian, Likelihood
+from sksubnet.predictive.mean_variance import MeanVariance
 from sksubnet.predictive.mixture import Mixture, pick_components
 from sksubnet.predictive.transformed import (
     AnyPredictive,
@@ -37,7 +38,9 @@ __all__ = [
     "CompoundPredictive",
     "Gaussian",
     "Likelihood",
+    "LikelihoodLoss",
     "Log",
+    "MeanVariance",
     "Mixture",
     "Moments",
     "MultiLabel",

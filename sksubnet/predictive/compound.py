@@ -48,12 +48,15 @@ class CompoundPredictive(Predictive):
         return cls(*Mixture(means, between).moments(), likelihood, link, seed, mixture)
 
     def scaled(self, scale: Tensor, offset: Tensor) -> Predictive:
-        """Return it as it is: the likelihood has units of its own, which nothing may change."""
-        if bool((scale != 1).any()) or bool((offset != 0).any()):
+        """Predictive of ``target * scale + offset``, both of shape (T,), where that can be."""
+        if bool((scale == 1).all()) and bool((offset == 0).all()):
+            return self
+        if not self.likelihood.scales_targets:
             raise TypeError(
                 f"Targets of the likelihood {type(self.likelihood).__name__} cannot be scaled."
             )
-        return self
+        latents = self._components().scaled(*self.likelihood.scaled_outputs(scale, offset))
+        return self.of_mixture(latents, self.likelihood, self.link, self.seed)
 
     def _variances(self) -> tuple[Tensor, Tensor]:
         epistemic = self.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)

@@ -94,6 +94,21 @@ class Likelihood:
     def check_targets(self, y: Tensor) -> None:
         """Raise where targets (N, T) are none that it knows."""
 
+    def scaled_outputs(self, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors and offsets (C,) of the outputs for targets times a scale plus an offset (T,).
+
+        Only where ``scales_targets``.
+        """
+        raise self._missing("scaled_outputs(scale, offset)")
+
+    def output_units(self, target_variance: Tensor) -> Tensor:
+        """Squares (C,) of what is one unit in the outputs, for targets of variance (T,).
+
+        The prior says between 1 and 10 of them; logits and logarithms are their own.
+        """
+        n_outputs = self.outputs_per_target * len(target_variance)
+        return torch.ones(n_outputs, dtype=target_variance.dtype)
+
     def probabilities(self, f: Tensor) -> Tensor:
         """Plug-in class probabilities (..., K) of latents (..., C); classifiers."""
         raise self._missing("probabilities(f)")
@@ -302,6 +317,10 @@ class Gaussian(Likelihood):
     """
 
     scales_targets: ClassVar[bool] = True
+
+    def output_units(self, target_variance: Tensor) -> Tensor:
+        """Variances (C,) of the targets."""
+        return target_variance
 
     noise_variance: Tensor
 
