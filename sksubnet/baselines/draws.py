@@ -19,7 +19,7 @@ from sksubnet.estimators import (
     all_or_nothing,
     draw_seed,
 )
-from sksubnet.nets import Latent, TrainedNet, forget_graphs
+from sksubnet.nets import Latent, TrainedNet, make_keepable
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components, predictive_of
 
@@ -122,7 +122,7 @@ class NetDraws(BayesianNet):
             steps = range(0, len(rows), FORWARD_ROWS)
             parts = [drawn.predictive(rows[i : i + FORWARD_ROWS].X) for i in steps]
             drawn = replace(drawn, likelihood=tuned_noise(Predictive.stack(parts), rows))
-        forget_graphs(drawn.latent.module)
+        make_keepable(drawn.latent.module)
         return drawn
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,11 @@ def compare(
             on_shifted = [_score_fits(scorer, fits, rows, n_jobs) for rows in shifted.values()]
         except Exception as error:
             error.add_note(f"This happened with estimators[{name!r}].")
+            if isinstance(error, PicklingError):
+                error.add_note(
+                    "A fit could not come back from its process. Write the classes of the net in a "
+                    "module instead of the script, or use n_jobs=None."
+                )
             raise
         scores[str(name)], fitted[str(name)] = [folds, *on_shifted], fits
     return _gather(scores, fitted, ("test folds", *map(str, shifted)), directions)

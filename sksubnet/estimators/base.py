@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
@@ -50,9 +51,11 @@ from sksubnet.nets import (
     hold_out,
     inputs_of,
     is_frozen,
+    keepable_copy,
     latent_of,
     learning_rates,
     load,
+    packed,
     prepare,
 )
 from sksubnet.predictive import (
@@ -145,6 +148,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._is_fitted
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if is_frozen(self.net):
+            state["net"] = FrozenEstimator(packed(keepable_copy(self.net.estimator)))
+        return state
 
     @property
     def net_(self) -> Any:

@@ -37,7 +37,7 @@ from sksubnet.nets import (
     NoiseNet,
     RandomStream,
     TrainedNet,
-    forget_graphs,
+    make_keepable,
     n_epochs_kept,
 )
 from sksubnet.posterior import (
@@ -237,7 +237,7 @@ class SubnetLaplace(BayesianNet):
         """Return the net under the tuned prior precision and noise."""
         trained = net.trained
         likelihood, log_likelihood = self._tuned_noise(trained, net.curvature, scale)
-        forget_graphs(trained.module)
+        make_keepable(trained.module)
         return LinearisedNet(
             net=net.fold.initial.net,
             latent=trained.latent,

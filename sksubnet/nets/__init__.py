@@ -13,7 +13,8 @@ from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.guard import check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
-from sksubnet.nets.modules import Training, forget_graphs, load
+from sksubnet.nets.keeping import keepable_copy, make_keepable, packed
+from sksubnet.nets.modules import Training, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows, TrainedNet, count_rows, flat_weights, take_rows
@@ -52,17 +53,19 @@ __all__ = [
     "fit_net",
     "fit_noise",
     "flat_weights",
-    "forget_graphs",
     "gives_probabilities",
     "has_logits",
     "has_module_instance",
     "hold_out",
     "inputs_of",
     "is_frozen",
+    "keepable_copy",
     "latent_of",
     "learning_rates",
     "load",
+    "make_keepable",
     "n_epochs_kept",
+    "packed",
     "prepare",
     "take_rows",
 ]

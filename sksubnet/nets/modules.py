@@ -10,6 +10,8 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sksubnet.nets.keeping import make_keepable
+
 
 @dataclass(frozen=True, eq=False)
 class Training:
@@ -94,14 +96,4 @@ def load(net: NeuralNet, training: Training) -> None:
         parameter.requires_grad_(name in training.trainable)
     module.eval()
     net.history = type(net.history)(training.history)
-    forget_graphs(module)
-
-
-def forget_graphs(module: nn.Module) -> None:
-    """Detach what layers keep of their last pass, which could be neither copied nor pickled.
-
-    ``torch.nn.utils.weight_norm`` and pruning keep a weight that they compute.
-    """
-    for layer in module.modules():
-        kept = {k: v for k, v in vars(layer).items() if isinstance(v, Tensor) and v.grad_fn}
-        vars(layer).update({name: value.detach() for name, value in kept.items()})
+    make_keepable(module)

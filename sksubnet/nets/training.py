@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, draws_nothing
 from sksubnet.nets.guard import check_threshold
 from sksubnet.nets.inputs import PLAIN_LOADER_OPTIONS, overridden
 from sksubnet.nets.interruption import fit_until_stopped
+from sksubnet.nets.keeping import keepable_copy
 from sksubnet.nets.loading import (
     RowDataset,
     RowLoader,
@@ -82,7 +82,7 @@ def prepare(net: Any, rows: np.ndarray, *, n_outputs: int, dtype: torch.dtype) -
     ``rows`` (2, ...) are some to try widths on.
     """
     if is_frozen(net):
-        net = copy.deepcopy(net.estimator)
+        net = keepable_copy(net.estimator)
         settle(net, dtype)
         return net
     net = clone(net)
