@@ -74,7 +74,7 @@ def bank(folder: Path) -> Table:
     return X, y, np.arange(len(table)) >= 0.6 * len(table)
 
 
-def methods(seed: int) -> dict[str, BaseEstimator]:
+def methods(seed: int, n_members: int) -> dict[str, BaseEstimator]:
     """Everything that this package and scikit-learn offer for the default net."""
     net = MAPClassifier(random_state=seed)
     version = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
@@ -85,7 +85,7 @@ def methods(seed: int) -> dict[str, BaseEstimator]:
         "MAP": net,
         f"{method} scaling": CalibratedClassifierCV(net, method=method, cv=held_out),
         "MC dropout": MCDropoutClassifier(random_state=seed),
-        "deep ensemble": DeepEnsembleClassifier(random_state=seed),
+        "deep ensemble": DeepEnsembleClassifier(n_members=n_members, random_state=seed),
         "SWAG": SWAGClassifier(random_state=seed),
         "VOGN": VOGNClassifier(random_state=seed),
         "last layer": SubnetLaplaceClassifier(selection="last_layer", random_state=seed),
@@ -94,7 +94,9 @@ def methods(seed: int) -> dict[str, BaseEstimator]:
         ),
         "random subnetwork": SubnetLaplaceClassifier(selection="random", random_state=seed),
         "subnetwork": subnetwork,
-        "ensemble of subnetworks": DeepEnsembleClassifier(subnetwork, random_state=seed),
+        "ensemble of subnetworks": DeepEnsembleClassifier(
+            subnetwork, n_members=n_members, random_state=seed
+        ),
     }
 
 
@@ -159,11 +161,11 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("SKSUBNET_DATA"), metavar="DIR")
     parser.add_argument("--table", choices=["heart", "bank"], default="heart")
     parser.add_argument("--rows", type=int, default=2000, help="at most, shifted or not")
-    parser.add_argument("--quick", action="store_true", help="two folds of 200 rows")
+    parser.add_argument("--quick", action="store_true", help="200 rows, two folds and members")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("calibration_comparison.png"))
     arguments = parser.parse_args()
-    n_folds, n_rows = (2, 200) if arguments.quick else (5, arguments.rows)
+    n_folds, n_members, n_rows = (2, 2, 200) if arguments.quick else (5, 5, arguments.rows)
 
     if arguments.data:
         X, y, is_shifted = {"heart": heart, "bank": bank}[arguments.table](Path(arguments.data))
@@ -181,7 +183,7 @@ def main() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = compare(
-            {name: pipeline(model) for name, model in methods(arguments.seed).items()},
+            {name: pipeline(model) for name, model in methods(arguments.seed, n_members).items()},
             X,
             y,
             cv=folds,
