@@ -381,7 +381,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         if net.unreadable:
             self._warn_of_memory(
                 "memory cannot tell whether this net is that of an earlier fit, so the net is "
-                f"trained anew and not kept. What training may reach has {net.unreadable[0]}"
+                f"trained anew and not kept: training may reach {net.unreadable[0]}. Keep that out "
+                "of the net's code, or set memory=None"
             )
             return None
         return TrainingMemory(memory, net.digest)

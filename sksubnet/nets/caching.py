@@ -41,11 +41,7 @@ class TrainingMemory:
             return train()
         if isinstance(self.memory, Memory) and self.memory.backend == "local":
             return self._from_folder(train, found.digest)
-
-        def sealed_training(key: str) -> bytes:
-            return seal(key, train())
-
-        return unsealed(found.digest, self.memory.cache(sealed_training)(found.digest)) or train()
+        return self._from_cache(train, found.digest)
 
     def _from_folder(self, train: Callable[[], Training], key: str) -> Training:
         store = self.memory.store_backend
@@ -60,13 +56,32 @@ class TrainingMemory:
         try:
             write(path, seal(key, training))
         except Exception as error:  # of the disk, or of what callbacks left in the history
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            warnings.warn(
-                f"The trained net could not be kept in memory={str(store.location)!r} ({reason}).",
-                UserWarning,
-                stacklevel=9,
-            )
+            self._warn_of(error)
         return training
+
+    def _from_cache(self, train: Callable[[], Training], key: str) -> Training:
+        trained: list[Training] = []
+
+        def sealed_training(key: str) -> bytes:
+            trained.append(train())
+            return seal(key, trained[0])
+
+        try:
+            entry = self.memory.cache(sealed_training)(key)
+        except Exception as error:
+            if not trained:
+                raise
+            self._warn_of(error)
+        return trained[0] if trained else unsealed(key, entry) or train()
+
+    def _warn_of(self, error: Exception) -> None:
+        # Not the message, which may hold what the user does not want to read in a log.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        warnings.warn(
+            f"The trained net could not be kept in memory={self.memory!r} ({reason}).",
+            UserWarning,
+            stacklevel=10,
+        )
 
 
 def seal(key: str, training: Training) -> bytes:

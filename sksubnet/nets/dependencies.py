@@ -53,9 +53,10 @@ STDLIB = os.path.dirname(os.__file__)
 INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
 GLOBAL_LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-ATTRIBUTE_LOADS = {"LOAD_ATTR", "LOAD_METHOD"}
 ANY_CODE = {"eval", "exec", "globals", "__import__"}
 """Built-in functions that reach code by a text made at run time."""
+ANY_CODE_IN = {("torch", "ops"), ("sys", "modules")}
+"""Members of modules from which any code may be taken."""
 ANY_MEMBER = {"getattr", "vars", "__dict__", "attrgetter"}
 """Names in code that may take any member of a module."""
 
@@ -87,7 +88,8 @@ class Fingerprint:
 def fingerprint(*objects: Any) -> Fingerprint:
     """Hash objects, and the code that they reach."""
     hasher = _Hasher(hash_name="md5")
-    digest = hasher.hash(([_version(name) for name in ("sys", *STACK)], objects))
+    versions = [_version(name) for name in ("sys", *STACK)]
+    digest = hasher.hash((versions, torch.get_default_dtype(), objects))
     return Fingerprint(digest, tuple(hasher.unreadable))
 
 
@@ -109,7 +111,10 @@ class _Hasher(NumpyHasher):
         super().dump(obj)
         for met in self.reached:  # grows meanwhile
             self.owner = _full_name(met)
-            super().dump(self._described(met))
+            try:
+                super().dump(self._described(met))
+            except Exception as error:  # of a class that hides what it is
+                self._give_up(f"{type(met).__qualname__} ({type(error).__name__})")
 
     def save(self, obj: Any) -> None:
         try:
@@ -190,11 +195,10 @@ class _Hasher(NumpyHasher):
                 return self._function(met)
         if _is_compiled(met if isinstance(met, ModuleType) else sys.modules.get(met.__module__)):
             self._give_up("compiled code")
-        members = sorted(vars(met).items())
+        members = [(k, v) for k, v in sorted(vars(met).items()) if not _is_bookkeeping(k, v)]
         if isinstance(met, ModuleType):
-            return "file", [(name, value) for name, value in members if not _is_special(name)]
-        own = [(name, value) for name, value in members if not _is_bookkeeping(name, value)]
-        return "class", met.__qualname__, met.__mro__[1:], type(met), own
+            return "file", members
+        return "class", met.__qualname__, met.__mro__[1:], type(met), members
 
     def _function(self, function: FunctionType) -> Any:
         """Return what a function consists of; the globals of a package are known by its version."""
@@ -211,29 +215,35 @@ class _Hasher(NumpyHasher):
         found: dict[str, Any] = {}
         for code in _codes(function.__code__):
             names |= set(code.co_names)
-            steps = list(dis.get_instructions(code))
+            steps = [s for s in dis.get_instructions(code) if s.opname != "EXTENDED_ARG"]
             for i, step in enumerate(steps):
                 if step.opname == "IMPORT_NAME":
                     level, members = steps[i - 2].argval, steps[i - 1].argval
                     found["." * level + step.argval] = _imported(step.argval, space, members, level)
                 elif step.opname in GLOBAL_LOADS:
                     value = found[step.argval] = space.get(step.argval, "no global")
-                    after = steps[i + 1]
-                    if value is torch and after.opname in ATTRIBUTE_LOADS and after.argval == "ops":
-                        self._give_up("torch.ops")
+                    path = getattr(value, "__name__", ""), steps[i + 1].argval
+                    if path in ANY_CODE_IN:
+                        self._give_up(".".join(path))
         for name in sorted((ANY_CODE & found.keys() - space.keys()) | ({"import_module"} & names)):
             self._give_up(name)
-        wanted = names if not ANY_MEMBER & names else None
-        return [(name, self._members(value, wanted)) for name, value in sorted(found.items())]
+        if not ANY_MEMBER & names:
+            names.add("__getattr__")
+            seen: set[int] = set()
+            found = {name: self._members(value, names, seen) for name, value in found.items()}
+        return sorted(found.items())
 
-    def _members(self, value: Any, names: set[str] | None, *above: Any) -> Any:
-        """Return a value; of a module of the user's, only members of these names if there are."""
-        if names is None or not isinstance(value, ModuleType) or _named(value) or value in above:
+    def _members(self, value: Any, names: set[str], seen: set[int]) -> Any:
+        """Return a value; of a module of the user's only the members of these names."""
+        if not isinstance(value, ModuleType) or _named(value):
             return value
+        if id(value) in seen:
+            return value.__name__
+        seen.add(id(value))
         if _is_compiled(value):
             self._give_up(f"compiled code ({value.__name__})")
         members = sorted(names & vars(value).keys())
-        return [(name, self._members(vars(value)[name], names, value, *above)) for name in members]
+        return [(name, self._members(vars(value)[name], names, seen)) for name in members]
 
 
 def _named(code: Any) -> tuple[str, ...] | None:
@@ -295,16 +305,12 @@ def _is_compiled(module: Any) -> bool:
     )
 
 
-def _is_special(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
-
-
 def _is_bookkeeping(name: str, value: Any) -> bool:
-    """Whether Python or torch keeps a member in a class for itself, perhaps only after some use."""
+    """Whether Python or torch keeps a member for itself, perhaps only after some use."""
     if name in BOOKKEEPING:
         return True
     code = isinstance(value, FunctionType | staticmethod | classmethod | property)
-    return _is_special(name) and not code
+    return name.startswith("__") and name.endswith("__") and not code
 
 
 def _tensor(tensor: Tensor) -> tuple[Any, ...]:

@@ -297,3 +297,29 @@ def test_other_kinds_of_memory():
         weights, calls = recalled(memory, "rows")
         assert calls == 1
         assert_array_equal(weights, WEIGHTS)
+
+
+class Full(Shelf):
+    """A memory that can keep nothing."""
+
+    def cache(self, function):
+        def cached(key):
+            function(key)
+            raise OSError(28, "No space left on device")
+
+        return cached
+
+
+def test_other_kinds_of_memory_that_are_full():
+    with pytest.warns(UserWarning, match="could not be kept in .*No space left"):
+        weights, calls = recalled(TrainingMemory(Full(), "net"), "rows")
+    assert calls == 1
+    assert_array_equal(weights, WEIGHTS)
+
+
+def test_errors_in_training_go_on_through_other_kinds_of_memory():
+    def fail():
+        raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        TrainingMemory(Shelf(), "net").recall_or(fail, "rows")

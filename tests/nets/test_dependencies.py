@@ -362,9 +362,22 @@ WAYS = {
     "import in function": "def user(x):\n    import shared\n    return shared.f(x)",
     "name in function": "def user(x):\n    from shared import f\n    return f(x)",
     "by getattr": "import shared\ndef user(x, name='f'):\n    return getattr(shared, name)(x)",
+    "package": "import package\ndef user(x):\n    return package.inside.f(x)",
+    "relative": "from package import relative\ndef user(x):\n    return relative.g(x)",
+    "relative in function": "from package import later\ndef user(x):\n    return later.g(x)",
+    "by a module's getattr": "from package import lazy\ndef user(x):\n    return lazy.f(x)",
     "as default": "import shared\ndef user(x, module=shared):\n    return module.f(x)",
     "in a class": "import shared\nclass user:\n    def run(self, x):\n        return shared.f(x)",
     "in a lambda": "import shared\nuser = lambda x: (lambda y: shared.f(y))(x)",
+}
+
+
+PACKAGE = {
+    "__init__.py": "from . import inside",
+    "inside.py": "from shared import f",
+    "relative.py": "from .inside import f\n\ndef g(x):\n    return f(x)",
+    "later.py": "def g(x):\n    from .inside import f\n    return f(x)",
+    "lazy.py": "def __getattr__(name):\n    import shared\n    return getattr(shared, name)",
 }
 
 
@@ -372,14 +385,16 @@ WAYS = {
 def test_other_modules_of_the_users_are_followed(source, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "package").mkdir()
+    for name, text in PACKAGE.items():
+        (tmp_path / "package" / name).write_text(text)
     hashes = []
-    for text in ("x + 1", "x + 2", "x + 1"):
-        monkeypatch.delitem(sys.modules, "shared", raising=False)
+    for number in (1, 2, 1):
+        (tmp_path / "shared.py").write_text(f"def f(x):\n    return x + {number}\n")
         importlib.invalidate_caches()
-        (tmp_path / "shared.py").write_text(f"def f(x):\n    return {text}\n")
-        user = imported(source)
-        hashes.append(digest(user))
-    monkeypatch.delitem(sys.modules, "shared", raising=False)
+        hashes.append(digest(imported(source)))
+        for name in [m for m in sys.modules if m.partition(".")[0] in ("shared", "package")]:
+            del sys.modules[name]
     assert hashes[0] == hashes[2] != hashes[1]
 
 
@@ -399,6 +414,7 @@ UNREADABLE = {
     "globals": "def user(x):\n    return globals()['f'](x)",
     "__import__": "def user(x):\n    return __import__('shared').f(x)",
     "import_module": "import importlib\ndef user(x):\n    return importlib.import_module('a').f(x)",
+    "sys.modules": "import sys\ndef user(x):\n    return sys.modules['shared'].f(x)",
     "torch.ops": "import torch\ndef user(x):\n    return torch.ops.mine.f(x)",
     "lock": "import threading\nLOCK = threading.Lock()\ndef user(x):\n    return LOCK",
     "ufunc": "import numpy as np\nf = np.frompyfunc(abs, 1, 1)\ndef user(x):\n    return f(x)",
@@ -426,8 +442,10 @@ def test_compiled_code_is_named(monkeypatch):
     assert "compiled code" in fingerprint(user).unreadable[0]
 
 
-def test_methods_called_eval_are_no_eval():
-    digest(imported("def user(net):\n    return net.eval()"))
+def test_members_of_the_same_names_are_read():
+    digest(
+        imported("import torch, sys\ndef user(net):\n    return net.eval(), net.ops(torch, sys)")
+    )
 
 
 @pytest.mark.parametrize("package", ["sksubnet", "torch", "skorch", "numpy", "sklearn"])
@@ -435,6 +453,15 @@ def test_versions_count(package, monkeypatch):
     before = digest(1)
     monkeypatch.setattr(sys.modules[package], "__version__", "0.0.1")
     assert digest(1) != before
+
+
+def test_the_default_dtype_counts():
+    before = digest(1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert digest(1) != before
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_versions_of_other_packages_count_where_they_are_reached(monkeypatch):
