@@ -32,6 +32,7 @@ from sksubnet.predictive import (
     Predictive,
     Transform,
     TransformedPredictive,
+    check_shapes,
     likelihood_of,
     lognormal_moments,
     stacked,
@@ -139,6 +140,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
                 f"The net has {initial.n_outputs} outputs, but y has {table.y.shape[1]} targets; "
                 f"give the net {n_outputs} outputs."
             )
+        check_shapes(initial.likelihood, n_outputs, torch.as_tensor(table.y[:2]))
         return initial, table
 
     def _noise_variance(self) -> np.ndarray | None:

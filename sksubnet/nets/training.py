@@ -35,6 +35,7 @@ from sksubnet.nets.modules import Training, outcome, settle
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.widths import named_widths, with_widths
+from sksubnet.predictive import Bernoulli, MultiLabel
 
 
 def is_frozen(net: Any) -> bool:
@@ -67,8 +68,14 @@ def criterion_of(net: Any) -> Any:
 
 def has_logits(net: Any) -> bool:
     """Whether the outputs are logits: one for two classes, or one for each of several labels."""
-    criterion = getattr(net.estimator if is_frozen(net) else net, "criterion", None)
-    return criterion is nn.BCEWithLogitsLoss or isinstance(criterion, nn.BCEWithLogitsLoss)
+    try:
+        criterion = criterion_of(net)
+    except Exception:  # of what is no net, which is for its check to tell
+        return False
+    declared = getattr(criterion, "likelihood", None)
+    return isinstance(criterion, nn.BCEWithLogitsLoss) or isinstance(
+        declared, Bernoulli | MultiLabel
+    )
 
 
 def has_module_instance(net: Any) -> bool:

@@ -13,7 +13,14 @@ from sksubnet.predictive.counts import Poisson
 from sksubnet.predictive.criteria import LikelihoodLoss, criterion_row_weights, likelihood_of
 from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
 from sksubnet.predictive.labels import MultiLabel, MultiLabelPredictive
-from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian, Likelihood
+from sksubnet.predictive.likelihood import (
+    LINKS,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    check_shapes,
+)
 from sksubnet.predictive.mean_variance import MeanVariance
 from sksubnet.predictive.mixture import Mixture, pick_components
 from sksubnet.predictive.transformed import (
@@ -49,6 +56,7 @@ __all__ = [
     "Predictive",
     "Transform",
     "TransformedPredictive",
+    "check_shapes",
     "criterion_row_weights",
     "likelihood_of",
     "lognormal_moments",

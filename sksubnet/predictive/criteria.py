@@ -150,7 +150,7 @@ def criterion_row_weights(criterion: nn.Module, targets: Tensor) -> Tensor | Non
         positive = targets.reshape(-1) > 0.5
         pos_weight = criterion.pos_weight.detach().reshape(()).to(targets.device)
         return torch.where(positive, pos_weight, torch.ones_like(pos_weight))
-    if weight is None:
+    if weight is None or targets.is_floating_point():
         return None
     row_weights: Tensor = weight.detach().to(targets.device)[targets.long().reshape(-1)]
     return row_weights

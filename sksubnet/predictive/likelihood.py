@@ -23,6 +23,7 @@ __all__ = [
     "Categorical",
     "Gaussian",
     "Likelihood",
+    "check_shapes",
     "link_of",
 ]
 
@@ -30,24 +31,33 @@ __all__ = [
 class Likelihood:
     """Distribution of the targets of a row given the outputs f of a net; subclass it for your own.
 
-    A likelihood of the classifiers gives class probabilities, one of the regressors what is marked
-    below. Everything else follows: predictions are averages over the posterior of the outputs, by a
-    quadrature for each target, or by 1000 quasi-random draws where a target depends on several
-    outputs or several targets are taken together.
+    The net's criterion says which it is: those of torch that are a negative log likelihood do by
+    their name, and any other one by an attribute ``likelihood``, an instance of a subclass of this.
+    :class:`LikelihoodLoss` is such a criterion for any likelihood; a class of your own may train by
+    something else, as one with smoothed labels does::
 
-    Methods to give take outputs of shape (..., C) and targets that broadcast to (..., T); both are
-    float tensors.
+        class Smoothed(torch.nn.CrossEntropyLoss):
+            likelihood = sksubnet.predictive.Categorical()
+
+    For a regressor's likelihood give the methods below. Predictions follow from them: averages over
+    the posterior of the outputs, by a quadrature for each target, or by 1000 quasi-random draws
+    where a target depends on several outputs or several targets are taken together. Classifiers
+    have ``Categorical``, ``Bernoulli`` and ``MultiLabel`` of :mod:`sksubnet.predictive`.
+
+    Outputs are of shape (..., C) and targets broadcast to (..., T), both float tensors. Targets are
+    independent given the outputs.
 
     ========================  ====================================================================
     ``log_prob(f, y)``        log density or log probability (...) of all targets of a row
-    ``hessian_root(f)``       R (..., C, R) with R Rᵀ the Hessian of -log p(y|f) in f, averaged over
-                              the targets that f predicts where it depends on them (the Fisher
-                              information, which is never negative and here the generalised
-                              Gauss-Newton matrix)
-    ``mean(f)``               mean (..., T) of the targets; regressors
-    ``variance(f)``           their variance (..., T); regressors
-    ``cdf(f, y)``             probability (..., T) of a target at or below y; regressors
-    ``sample(f, generator)``  one draw (..., T) of the targets; regressors
+    ``hessian_root(f)``       R (..., C, R) with R Rᵀ the Hessian of -log p(y|f) in f. Where that
+                              depends on y, its mean over the targets that f predicts, which is the
+                              Fisher information: never negative, and the generalised Gauss-Newton
+                              matrix follows from it
+    ``mean(f)``               mean (..., T) of the targets
+    ``variance(f)``           their variance (..., T)
+    ``cdf(f, y)``             probability (..., T) of a target at or below y
+    ``sample(f, generator)``  one draw (..., T) of the targets
+    ``check_targets(y)``      raise for targets (N, T) that cannot be; optional
     ========================  ====================================================================
 
     Attributes
@@ -60,6 +70,50 @@ class Likelihood:
         Whether the net may be trained on targets of mean 0 and variance 1 instead.
     outputs_per_target : int
         Outputs of the net for each target: those of target t are t, T + t, ...
+
+    Examples
+    --------
+    Targets with tails of a Laplace distribution, whose negative log is the absolute error:
+
+    >>> import torch
+    >>> from sksubnet import Likelihood, LikelihoodLoss, SubnetLaplaceRegressor
+    >>> class Laplacian(Likelihood):
+    ...     def __init__(self, scale):
+    ...         self.scale = scale
+    ...     def around(self, f):
+    ...         return torch.distributions.Laplace(f, self.scale)
+    ...     def log_prob(self, f, y):
+    ...         return self.around(f).log_prob(y).sum(-1)
+    ...     def hessian_root(self, f):
+    ...         return torch.diag_embed(torch.ones_like(f) / self.scale)
+    ...     def mean(self, f):
+    ...         return f
+    ...     def variance(self, f):
+    ...         return self.around(f).variance
+    ...     def cdf(self, f, y):
+    ...         return self.around(f).cdf(y)
+    ...     def sample(self, f, generator):
+    ...         uniform = torch.rand(f.shape, generator=generator, dtype=f.dtype)
+    ...         return self.around(f).icdf(uniform)
+
+    >>> from skorch import NeuralNetRegressor
+    >>> from sklearn.datasets import make_regression
+    >>> X, y = make_regression(100, 3, noise=5.0, random_state=0)
+    >>> net = NeuralNetRegressor(
+    ...     torch.nn.Linear,
+    ...     module__out_features=1,
+    ...     criterion=LikelihoodLoss,
+    ...     criterion__likelihood=Laplacian(scale=0.1),
+    ...     optimizer=torch.optim.Adam,
+    ...     lr=0.1,
+    ...     train_split=None,
+    ...     verbose=0,
+    ... )
+    >>> reg = SubnetLaplaceRegressor(net, random_state=0).fit(X, y / 50)
+    >>> reg.predict_quantiles(X[:2], (0.05, 0.95)).shape
+    (2, 2)
+
+    To tune its scale, search ``net__criterion__likelihood`` by the log density of held-out rows.
     """
 
     task: ClassVar[str] = "regression"
@@ -165,6 +219,29 @@ class Likelihood:
             f"The likelihood {type(self).__name__} has no {method}, which this needs; define it in "
             "that class, see sksubnet.Likelihood."
         )
+
+
+def check_shapes(likelihood: Likelihood, n_outputs: int, y: Tensor) -> None:
+    """Raise where methods of a regressor's likelihood give other shapes than they have to.
+
+    For a few targets (B, T), and outputs with and without another axis in front.
+    """
+    n_rows, n_targets = y.shape
+    for lead in ((n_rows,), (3, n_rows)):
+        f = torch.zeros(*lead, n_outputs, dtype=y.dtype)
+        found = {
+            "log_prob(f, y)": (likelihood.log_prob(f, y), lead),
+            "hessian_root(f)": (likelihood.hessian_root(f)[..., :1], (*lead, n_outputs, 1)),
+            "mean(f)": (likelihood.mean(f), (*lead, n_targets)),
+        }
+        for method, (values, shape) in found.items():
+            if tuple(values.shape) != shape:
+                wanted = shape if "root" not in method else f"(*{lead}, {n_outputs}, R)"
+                raise ValueError(
+                    f"{method} of the likelihood {type(likelihood).__name__} gives the shape "
+                    f"{tuple(values.shape)} for outputs of shape {tuple(f.shape)} and targets of "
+                    f"shape {tuple(y.shape)}; it has to be {wanted}."
+                )
 
 
 def _even(draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -369,5 +446,5 @@ class Gaussian(Likelihood):
 
 def _normal_log_density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Sum over the outputs of log N(y_c; mean_c, variance_c), (B,)."""
-    squared = (y.to(mean.dtype).reshape(mean.shape) - mean).square() / variance
+    squared = (y.to(mean.dtype).reshape(mean.shape[-2:]) - mean).square() / variance
     return -0.5 * (squared + torch.log(2 * math.pi * variance)).sum(dim=-1)
