@@ -426,8 +426,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""
+        nets = self._nets()  # once, for an update may exchange them
         for batch in self._batches(X):
-            parts = [net.predictive(batch) for net in self._nets()]
+            parts = [net.predictive(batch) for net in nets]
             yield parts[0] if len(parts) == 1 else Predictive.mix(parts)
 
     def _maps(self, X: Any) -> Tensor:
@@ -454,9 +455,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _means(self, X: Any) -> Tensor:
         """Predictive mean (N, C)."""
-        parts = []
+        nets, parts = self._nets(), []
         for batch in self._batches(X, FORWARD_ROWS):
-            means = [net.means(batch) for net in self._nets()]
+            means = [net.means(batch) for net in nets]
             parts.append(means[0] if len(means) == 1 else torch.stack(means).mean(dim=0))
         return torch.cat(parts)
 

@@ -16,7 +16,15 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.table_errors import hints
-from sksubnet.nets import Schedule, TrainedNet, check_classes, check_labels, check_net, has_logits
+from sksubnet.nets import (
+    Rows,
+    Schedule,
+    TrainedNet,
+    check_classes,
+    check_labels,
+    check_net,
+    has_logits,
+)
 from sksubnet.posterior import Curvature
 from sksubnet.predictive import Bernoulli, Likelihood, Predictive, criterion_row_weights
 
@@ -58,9 +66,11 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         everywhere = np.zeros(len(y), dtype=codes.dtype)
         everywhere[weights > 0] = codes
         table = self._table(X, everywhere, weights, groups)
+        self._class_weights = np.ones(len(self.classes_))
         if self.class_weight is None:
             return table
         by_class = compute_sample_weight(self.class_weight, self.classes_[table.y])
+        self._class_weights[table.y] = by_class
         return replace(table, weights=table.weights * by_class)
 
     def _start_labels(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Table:
@@ -80,6 +90,37 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         """Labels as the user gave them, from what ``_start_fit`` made of them."""
         labels: np.ndarray = self.classes_[y] if self._n_labels is None else y.astype(np.int64)
         return labels
+
+    def _new_rows(self, X: Any, y: Any, sample_weight: Any) -> Table:
+        """Validate rows for an update; labels as codes, weighted as those of fit were."""
+        if self._n_labels is not None:
+            return self._new_labels(X, y, sample_weight, self._n_labels)
+        X, y = self._check_rows(X, y, reset=False)
+        weights = self._check_weights(sample_weight, X)
+        table = Table.of(X, y, weights)
+        codes_of = {label: code for code, label in enumerate(self.classes_.tolist())}
+        labels = table.y.tolist()
+        unknown = sorted({repr(label) for label in labels if label not in codes_of})
+        if unknown:
+            raise ValueError(
+                f"y has labels that fit did not see, {', '.join(unknown[:5])}; the net has outputs "
+                f"for {self.classes_.tolist()} only, so fit again with rows of all classes."
+            )
+        codes = np.array([codes_of[label] for label in labels])
+        table = replace(table, y=codes, weights=table.weights * self._class_weights[codes])
+        one_logit = isinstance(self._nets()[0].likelihood, Bernoulli)
+        return table.with_targets(codes.astype(np.float64)) if one_logit else table
+
+    def _new_labels(self, X: Any, y: Any, sample_weight: Any, n_labels: int) -> Table:
+        """Validate rows for an update with several labels for each, (N, L)."""
+        X, y = self._check_rows(X, y, reset=False, multi_output=True)
+        labels = (y.toarray() if issparse(y) else np.asarray(y)).astype(np.float64)
+        if labels.shape[1:] != (n_labels,) or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"y has shape {labels.shape}; give a matrix of 0 and 1 with the {n_labels} labels "
+                "that fit saw."
+            )
+        return Table.of(X, labels, self._check_weights(sample_weight, X))
 
     def _start_net(
         self, table: Table, seed: int, schedule: Schedule | None
@@ -236,6 +277,10 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         self, trained: TrainedNet, curvature: Curvature, scale: float
     ) -> tuple[Likelihood, float]:
         return trained.likelihood, curvature.log_likelihood
+
+    def _log_units(self, rows: Rows) -> float:
+        """Probabilities have no units."""
+        return 0.0
 
     def _target_units(self) -> np.ndarray:
         """Logits are their own units."""

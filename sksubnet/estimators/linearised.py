@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sksubnet.estimators.fitted import FittedNet
-from sksubnet.jacobian import JacobianPlan, jacobian
+from sksubnet.jacobian import FactoredRows, JacobianPlan, jacobian
+from sksubnet.nets import Rows, count_rows, take_rows
 from sksubnet.posterior import Posterior
 from sksubnet.predictive import Mixture, Predictive, predictive_of
 from sksubnet.selection import Subnetwork
@@ -27,6 +28,12 @@ class LinearisedNet(FittedNet):
         The Gaussian over them.
     log_likelihood : float
         Log likelihood of the rows that trained the net, in the units of the target.
+    shift : Tensor of shape (S,) or None
+        What ``update`` has moved the mean of the weights by, from the trained ones.
+    origin : LinearisedNet or None
+        What ``fit`` has left, where ``update`` begins with it each time: without Gaussian noise.
+    added : Rows or None
+        All rows of the updates since then.
     """
 
     subnetwork: Subnetwork
@@ -34,15 +41,30 @@ class LinearisedNet(FittedNet):
     posterior: Posterior
     log_likelihood: float
     link: str
+    shift: Tensor | None = None
+    origin: LinearisedNet | None = None
+    added: Rows | None = None
 
     @property
     def rows_per_batch(self) -> int:
         """Rows of a batch whose Jacobian fits the memory budget."""
         return self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
 
+    def means(self, X: Tensor) -> Tensor:
+        """Predictive mean (B, C) of the latents of a batch."""
+        if self.shift is None:
+            return self.map(X)
+        step = self.rows_per_batch
+        parts = []
+        for start in range(0, count_rows(X), step):
+            batch = take_rows(X, slice(start, start + step))
+            parts.append(self._moved(*self.posterior.jacobian(self.latent, self.plan, batch)))
+        return torch.cat(parts)
+
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
         outputs, rows = self.posterior.jacobian(self.latent, self.plan, X)
+        outputs = self._moved(outputs, rows)
         latents = Mixture(outputs[None], self.posterior.covariance(rows)[None])
         return predictive_of(latents, self.likelihood_at(X), self.link, self.seed)
 
@@ -59,9 +81,18 @@ class LinearisedNet(FittedNet):
         outputs, rows = self._jacobian(batches)
         return outputs[:, :, None] + rows.double() @ change.mT
 
+    def _moved(self, outputs: Tensor, rows: Tensor | FactoredRows) -> Tensor:
+        """Latents (B, C) at the mean of the weights, from those of the trained net."""
+        if self.shift is None:
+            return outputs
+        if isinstance(rows, FactoredRows):
+            return outputs + rows.double().times(self.shift).view(outputs.shape)
+        return outputs + rows.double() @ self.shift
+
     def _jacobian(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
+        """Mean latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
         latent, plan = self.latent, self.plan
         parts = (jacobian(latent, plan, batch) for batch in batches)
         outputs, rows = zip(*parts, strict=True)
-        return torch.cat(outputs).double().cpu(), torch.cat(rows).cpu()
+        all_rows = torch.cat(rows).cpu()
+        return self._moved(torch.cat(outputs).double().cpu(), all_rows), all_rows

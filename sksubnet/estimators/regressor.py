@@ -103,6 +103,30 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         scaled = (y - self._y_mean) / self._y_scale
         return table.with_targets(scaled)
 
+    def _new_rows(self, X: Any, y: Any, sample_weight: Any) -> Table:
+        """Validate rows for an update, and give their targets as those of fit were given."""
+        X, y = self._check_rows(X, y, reset=False, multi_output=True, y_numeric=True)
+        weights = self._check_weights(sample_weight, X)
+        with hints("y"):
+            y = np.asarray(y, np.float64).reshape(len(y), -1)
+        if y.shape[1] != len(self._y_scale):
+            raise ValueError(
+                f"y has {y.shape[1]} targets, but those of fit had {len(self._y_scale)}."
+            )
+        table = Table.of(X, y, weights)
+        self._likelihood.check_targets(torch.as_tensor(table.y))
+        y = table.y
+        if self.target_transform_ is not None:
+            y = self.target_transform_.forward(y)
+            n_beyond = int((~np.isfinite(y)).any(axis=1).sum())
+            if n_beyond:
+                raise ValueError(
+                    f"target_transform={self.target_transform!r}, as it was fitted, has no value "
+                    f"for {n_beyond} of the {len(y)} targets; leave these rows out, or fit again "
+                    "with them."
+                )
+        return table.with_targets((y - self._y_mean) / self._y_scale)
+
     def _scales_targets(self) -> bool:
         return self.normalize_y and self._likelihood.scales_targets and not is_frozen(self.net)
 
@@ -410,18 +434,18 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             return likelihood, curvature.log_likelihood - units
         weights = trained.train.weights
         log_likelihood = likelihood.rescaled(curvature.log_likelihood, weights, scale)
-        log_likelihood -= curvature.n_rows * float(np.log(self._y_scale).sum())
-        log_likelihood += self._log_derivative(trained.train)
+        log_likelihood += self._log_units(trained.train)
         return Gaussian(trained.likelihood.noise_variance * scale), log_likelihood
 
-    def _log_derivative(self, rows: Rows) -> float:
-        """Log of the derivative of the target transform, weighted and summed over the rows."""
+    def _log_units(self, rows: Rows) -> float:
+        """Log of the net's units in those of the target, weighted and summed over the rows."""
+        log_scale = -float(rows.weights.sum()) * float(np.log(self._y_scale).sum())
         if self.target_transform_ is None:
-            return 0.0
+            return log_scale
         scale, offset = self._units
         targets = self.target_transform_.inverse((rows.y.double().cpu() * scale + offset).numpy())
         by_row = self.target_transform_.log_derivative(targets).sum(axis=1)
-        return float(rows.weights.double().cpu().numpy() @ by_row)
+        return log_scale + float(rows.weights.double().cpu().numpy() @ by_row)
 
     def _target_units(self) -> np.ndarray:
         """Squared units (C,) of the outputs: for means the variances of the targets."""

@@ -30,6 +30,7 @@ from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import SizeOptions
+from sksubnet.estimators.updating import ONE_UPDATE, read_rows, updated_net
 from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian
 from sksubnet.nets import (
     Inputs,
@@ -168,6 +169,72 @@ class SubnetLaplace(BayesianNet):
                 nets = [self._refitted(nets, tuned, table, seed)]
         self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
         self.folds_ = nets
+        return self
+
+    def update(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows to the posterior of each net, without training.
+
+        What ``fit`` has found stays: the trained weights, the subnetworks, the prior, the noise and
+        how inputs and targets are scaled. Around the trained weights the net is linear, so that the
+        posterior of ``fit`` is a prior for a generalised linear model of the new rows: their
+        precision adds to its own, and the mean of the subnetwork moves. For Gaussian noise that is
+        exact, and for a linear net the posterior of all rows; for other likelihoods it is Laplace's
+        approximation at the mode. Several updates give what one with all of their rows gives, in
+        any order.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, one or more, with the columns of ``fit``. Every net takes in all of them. Rows
+            that ``fit`` has seen would count twice.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their labels, among ``classes_``, or targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights. Those of ``class_weight`` and of the criterion are multiplied in
+            as they were in ``fit``.
+
+        Returns
+        -------
+        self : object
+            The estimator. Predictions that other threads have begun end with the nets they began
+            with.
+
+        Raises
+        ------
+        ValueError
+            If rows do not fit what ``fit`` has seen, or with ``covariance="diag"``.
+
+        Notes
+        -----
+        A prediction takes the Jacobian from then on, because the mean is no longer the net's own.
+        Without Gaussian noise the added rows are kept, and every update goes through all of them.
+        ``out_of_fold_``, ``tuning_``, ``prior_precision_`` and ``predict_proba_map`` stay those of
+        ``fit``; ``log_marginal_likelihood`` is of all rows, by the chain rule. Where there are many
+        new rows, or ones unlike the old, the net itself is out of date: ``fit`` again.
+
+        There is no ``partial_fit``: by its convention the first call would train the net, and fix
+        the features that it has learned, on whatever the first batch happens to hold.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_diabetes
+        >>> from sksubnet import SubnetLaplaceRegressor
+        >>> X, y = load_diabetes(return_X_y=True)
+        >>> reg = SubnetLaplaceRegressor(cv=None, random_state=0).fit(X[:200], y[:200])
+        >>> before = reg.predictive(X[400:]).std("epistemic")
+        >>> after = reg.update(X[200:400], y[200:400]).predictive(X[400:]).std("epistemic")
+        >>> bool((after < before).all())
+        True
+        """
+        check_is_fitted(self)
+        with ONE_UPDATE:
+            table = self._new_rows(X, y, sample_weight)
+            with self._fit_threads(table):
+                nets = [
+                    updated_net(net, read_rows(net, table), self._log_units) for net in self.folds_
+                ]
+            # All at once: no prediction sees some nets with the rows and some without.
+            self.folds_ = nets
         return self
 
     def _refitted(

@@ -9,7 +9,7 @@ Read first: `jacobian` in `rows.py`.
 """
 
 from sksubnet.jacobian.copies import deep_copy, own_rows, private_copy
-from sksubnet.jacobian.factored_rows import FactoredRows
+from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.layer_calls import Model, differentiable, evaluate
 from sksubnet.jacobian.plan import PROBE_ROWS, JacobianPlan, plan_jacobian, trained_indices
 from sksubnet.jacobian.process_settings import SharedSetting
@@ -19,6 +19,7 @@ __all__ = [
     "PROBE_ROWS",
     "FactoredRows",
     "JacobianPlan",
+    "LayerRows",
     "Model",
     "SharedSetting",
     "deep_copy",

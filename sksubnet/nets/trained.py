@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from sksubnet.nets.keeping import packed
 from sksubnet.nets.modules import infer
@@ -41,6 +41,14 @@ class Rows:
     def __getitem__(self, index: slice | Tensor | np.ndarray) -> Rows:
         noise = None if self.noise is None else self.noise[index]
         return Rows(take_rows(self.X, index), self.y[index], self.weights[index], noise)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Rows]) -> Rows:
+        """Rows of all parts, which are of one kind."""
+        X = tree_map(lambda *leaves: torch.cat(leaves), *(part.X for part in parts))
+        y, weights = (torch.cat(v) for v in zip(*((p.y, p.weights) for p in parts), strict=True))
+        noise = [part.noise for part in parts if part.noise is not None]
+        return cls(X, y, weights, torch.cat(noise) if noise else None)
 
     @property
     def device(self) -> torch.device:

@@ -34,6 +34,7 @@ from sksubnet.posterior.tuning import (
     tune_on_held_out,
     tuned_noise,
 )
+from sksubnet.posterior.updating import updated
 
 __all__ = [
     "MEMORY_BUDGET",
@@ -63,4 +64,5 @@ __all__ = [
     "subnetwork_curvature",
     "tune_on_held_out",
     "tuned_noise",
+    "updated",
 ]

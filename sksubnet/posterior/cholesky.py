@@ -77,7 +77,7 @@ class ShiftedCholesky:
         solution = self.colour(self.whiten(rows)).double()
         if self.matrix.dtype != torch.float64:
             for _ in range(REFINEMENTS):
-                residual = rows - self._multiply(solution)
+                residual = rows - self.multiply(solution)
                 solution += self.colour(self.whiten(residual)).double()
         return solution
 
@@ -85,7 +85,7 @@ class ShiftedCholesky:
         """Log determinant of ``G + shift I``."""
         return 2 * float(self.matrix.diagonal().double().log().sum())
 
-    def _multiply(self, rows: Tensor) -> Tensor:
+    def multiply(self, rows: Tensor) -> Tensor:
         """``rows (G + shift I)`` in float64 from the upper triangle: (m, S) -> (m, S)."""
         product = rows * (self.diagonal.double() + self.shift)
         for start in range(0, len(self.matrix), BLOCK):

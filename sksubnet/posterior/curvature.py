@@ -73,12 +73,12 @@ class Curvature:
         """
         if self.factors is not None:
             values, vectors = torch.linalg.eigh(self.factors.inner(self.factors))
-            keep = values > _rounding_error(values)
+            keep = values > rounding_error(values)
             values = values[keep]
             return values, vectors[:, keep] * values.rsqrt()
         assert self.matrix is not None
         values, basis = torch.linalg.eigh(self.matrix)
-        keep = values > _rounding_error(values)
+        keep = values > rounding_error(values)
         if keep.sum() <= len(values) / 2:
             return values[keep], basis[:, keep]
         return values.clamp(min=0), basis
@@ -211,6 +211,7 @@ def _log_likelihood(trained: TrainedNet, outputs: Tensor, batch: Rows) -> float:
     return float((batch.weights * likelihood.log_prob(outputs, batch.y)).sum())
 
 
-def _rounding_error(eigenvalues: Tensor) -> float:
+def rounding_error(eigenvalues: Tensor) -> float:
+    """Eigenvalue below which there is nothing but rounding."""
     largest = float(eigenvalues.max().clamp(min=0)) if len(eigenvalues) else 0.0
     return largest * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
