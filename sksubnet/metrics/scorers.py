@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
 
+from sksubnet.metrics.arrays import row_mean
 from sksubnet.metrics.classification import expected_calibration_error
 from sksubnet.metrics.regression import gaussian_crps, gaussian_nll
 
@@ -53,6 +56,54 @@ def neg_gaussian_crps_scorer(
     """
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_crps(y, mean, std, sample_weight=sample_weight)
+
+
+def neg_predictive_nll_scorer(
+    estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+) -> float:
+    """Mean log density of targets under ``estimator.predictive(X)``, in nats for each target.
+
+    What a `target_transform` or a likelihood is to be chosen by: unlike `neg_gaussian_nll_scorer`
+    it scores the predictive distribution itself, whatever its shape.
+
+    Parameters
+    ----------
+    estimator : fitted regressor
+        One of this package, or a pipeline that ends in one.
+    X : array-like of shape (N, n_features)
+        Inputs.
+    y : array-like of shape (N,) or (N, C)
+        Targets; several of a row are taken together.
+    sample_weight : array-like of shape (N,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    float
+        Higher is better, as scikit-learn's ``scoring`` wants it; ``-inf`` if a target has density
+        0, as those have that a transform cannot give.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sksubnet import MAPRegressor
+    >>> from sksubnet.metrics import neg_predictive_nll_scorer
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> search = GridSearchCV(
+    ...     MAPRegressor(random_state=0),
+    ...     {"target_transform": [None, "log"]},
+    ...     scoring=neg_predictive_nll_scorer,
+    ...     cv=2,
+    ... ).fit(X[:100], y[:100])
+    >>> len(search.cv_results_["mean_test_score"])
+    2
+    """
+    while isinstance(estimator, Pipeline):
+        X, estimator = estimator[:-1].transform(X) if len(estimator) > 1 else X, estimator[-1]
+    log_prob = estimator.predictive(X).log_prob(np.asarray(y, dtype=np.float64))
+    n_targets = np.asarray(y).reshape(len(log_prob), -1).shape[1]
+    return row_mean(log_prob / n_targets, sample_weight)
 
 
 def neg_expected_calibration_error_scorer(

@@ -35,6 +35,7 @@ from sksubnet.displays import (
     QuantileCalibrationDisplay,
 )
 from sksubnet.estimators.target_transform import fit_target_transform
+from sksubnet.metrics import neg_predictive_nll_scorer
 from sksubnet.predictive import TransformedPredictive
 
 NET = NeuralNetRegressor(MLP, **OPTIONS)
@@ -379,3 +380,21 @@ def test_a_likelihood_of_its_own_is_refused():
     counts = NeuralNetRegressor(MLP, criterion=nn.PoissonNLLLoss, **OPTIONS)
     with pytest.raises(ValueError, match="net's likelihood is Poisson"):
         MAPRegressor(counts, target_transform="log").fit(X, np.floor(Y) + 1)
+
+
+def test_a_search_can_choose_the_transform_by_the_density_of_the_target():
+    y = np.exp(4 * np.log(Y))
+    choices = {"target_transform": [None, "log"]}
+    search = GridSearchCV(
+        MAPRegressor(NET, random_state=0), choices, scoring=neg_predictive_nll_scorer, cv=2
+    ).fit(X, y)
+    assert search.best_params_ == {"target_transform": "log"}
+    piped = make_pipeline(StandardScaler(), MAPRegressor(NET, target_transform="log")).fit(X, y)
+    rows = StandardScaler().fit_transform(X)
+    weights = np.arange(80.0)
+    expected = np.average(piped[-1].predictive(rows).log_prob(y), weights=weights)
+    assert neg_predictive_nll_scorer(piped, X, y, weights) == pytest.approx(expected)
+    two = np.column_stack([y, Y])
+    both = MAPRegressor(NET, target_transform="log", random_state=0).fit(X, two)
+    expected = both.predictive(X).log_prob(two).mean() / 2
+    assert neg_predictive_nll_scorer(both, X, two) == pytest.approx(expected)
