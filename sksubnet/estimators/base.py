@@ -30,7 +30,7 @@ from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.estimators.table_kinds import plain, plain_targets
-from sksubnet.jacobian import SharedSetting, evaluate
+from sksubnet.jacobian import SharedSetting
 from sksubnet.nets import (
     Inputs,
     Latent,
@@ -55,6 +55,7 @@ from sksubnet.nets import (
     latent_of,
     learning_rates,
     load,
+    n_outputs_of,
     packed,
     prepare,
 )
@@ -253,15 +254,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             net = prepare(net, X[:2], n_outputs=n_outputs, dtype=dtype)
         latent = latent_of(net)
         latent.module.eval()
-        try:
-            with RandomStream(seed).everywhere(), torch.no_grad():
-                width = int(evaluate(latent, read(X[:2], net, latent)).shape[1])
-        except RuntimeError as error:
-            raise ValueError(
-                f"The net's module does not take rows of shape {X.shape[1:]}: {error}. Set its "
-                "input width to that of X (net__module__...); an argument named n_features or "
-                "input_dim is filled in by fit."
-            ) from error
+        with RandomStream(seed).everywhere(), torch.no_grad():
+            width = n_outputs_of(net, latent, tensor_of(X[:2], latent))
         return InitialNet(net, latent, likelihood_of(net.criterion_, width), width, stream)
 
     def _trained_nets(self, table: Table, seed: int, *, needed: bool) -> Iterator[TrainedFold]:

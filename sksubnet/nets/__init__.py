@@ -11,6 +11,7 @@ from sksubnet.nets.caching import TrainingMemory
 from sksubnet.nets.convergence import check_convergence
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
+from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.keeping import keepable_copy, make_keepable, packed
@@ -65,6 +66,7 @@ __all__ = [
     "load",
     "make_keepable",
     "n_epochs_kept",
+    "n_outputs_of",
     "packed",
     "prepare",
     "take_rows",

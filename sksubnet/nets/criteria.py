@@ -57,7 +57,11 @@ class _RowLoss(nn.Module):
             targets = targets.to(outputs.dtype)
             if targets.numel() == outputs.numel():
                 targets = targets.reshape(outputs.shape)
+        elif outputs.ndim == 1 and len(targets) == 1:
+            outputs = outputs.reshape(1, -1)  # a squeeze dropped the axis of the rows
         weights = self.batch_weights.take()
+        if weights is None and _may_weigh_nothing(self):
+            weights = torch.ones_like(targets, dtype=outputs.dtype)
         if weights is None:
             return self._plain_loss(outputs, targets, *more)
         reduction = getattr(self, "reduction", "")
@@ -83,7 +87,9 @@ class _RowLoss(nn.Module):
             return (weights * losses.sum(dim=1)).sum()
         class_weights = getattr(self, "weight", None)
         if class_weights is not None and not targets.is_floating_point():
-            return (weights * losses.mean(dim=1)).sum() / (weights * class_weights[targets]).sum()
+            total = (weights * class_weights[targets]).sum()
+            least = torch.finfo(total.dtype).tiny  # of a batch whose classes all weigh nothing
+            return (weights * losses.mean(dim=1)).sum() / total.clamp_min(least)
         return (weights * losses.mean(dim=1)).sum() / weights.sum()
 
     def _plain_loss(self, outputs: Tensor, targets: Tensor, *more: Tensor) -> Tensor:
@@ -95,6 +101,13 @@ class _RowLoss(nn.Module):
         plain.__dict__.update(vars(self))
         weights = plain.__dict__.pop("batch_weights")
         return with_row_weights, (plain, weights)
+
+
+def _may_weigh_nothing(criterion: nn.Module) -> bool:
+    """Whether a class has weight 0, so that a batch of its rows has the mean loss 0 / 0."""
+    weight = getattr(criterion, "weight", None)
+    of_classes = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+    return of_classes and weight is not None and bool((weight == 0).any())
 
 
 class RowCrossEntropyLoss(_RowLoss, nn.CrossEntropyLoss):

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier
-from torch import Tensor
+from torch import Tensor, nn
 
-from sksubnet.nets.inputs import hooks, inputs_of, latent_of, readable, reads_plainly, targets_of
+from sksubnet.jacobian import evaluate
+from sksubnet.nets.criteria import BatchWeights, with_row_weights
+from sksubnet.nets.first_pass import Returned
+from sksubnet.nets.inputs import (
+    gives_probabilities,
+    hooks,
+    inputs_of,
+    latent_of,
+    overridden,
+    readable,
+    reads_plainly,
+    targets_of,
+)
 from sksubnet.nets.loading import inputs_cast
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.predictive import Likelihood
+
+ROUNDING = 1e-3
+"""How far probabilities of any dtype may be from 1 in sum."""
+
+LAST_STEPS = {nn.CrossEntropyLoss: "Softmax", nn.BCEWithLogitsLoss: "Sigmoid"}
+"""What a criterion does to outputs itself."""
+
+VIEWS = ("View", "Squeeze", "Unsqueeze", "Reshape", "UnsafeView", "Alias", "Clone", "ToCopy")
+"""What torch calls the steps that change nothing but the shape."""
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 
@@ -26,10 +48,16 @@ def check_reading(
     net is trained already. The random states of the fit and of the process stay.
     """
     X = rows.cpu().numpy()
+    latent = latent_of(net)
+    latent.module.eval()
+    with RandomStream(0).everywhere(), inputs_cast(net, rows.dtype):
+        inputs = inputs_of(net, rows.clone())
+        outputs = evaluate(Returned(latent), inputs)
+    check_outputs(net, outputs)
+    if y is not None and "get_loss" in overridden(net):
+        check_loss(net, inputs, outputs, torch.as_tensor(y.copy(), device=rows.device))
     with RandomStream(0).everywhere(), torch.no_grad(), inputs_cast(net, rows.dtype):
         theirs = [_own_predictions(net, X, likelihood) for _ in range(2)]
-        latent = latent_of(net)
-        latent.module.eval()
         latents = [latent(inputs_of(net, rows.clone())) for _ in range(2)]
         given = None if y is None or reads_plainly(net) else targets_of(net, X, y)
     tolerance = TOLERANCE[rows.dtype]
@@ -54,6 +82,91 @@ def check_reading(
             f"The net's data set changes y (first target: {_first(given)} instead of "
             f"{_first(torch.as_tensor(y))}); look at {where}. Transform y before fit, for example "
             "with TransformedTargetRegressor."
+        )
+
+
+def check_outputs(net: NeuralNet, outputs: Any) -> None:
+    """Raise if the outputs (B, K) of some rows are no probabilities where these are needed.
+
+    Warn where the criterion expects raw outputs and the module gives probabilities.
+    """
+    criterion = net.criterion_
+    if not isinstance(outputs, Tensor) or not outputs.isfinite().all():
+        return  # which others tell of
+    if isinstance(criterion, nn.NLLLoss) and outputs.ndim == 2:
+        _check_probabilities(net, outputs.detach().double())
+    step = LAST_STEPS.get(type(criterion))
+    if step is not None and _last_step(outputs) == step:
+        warnings.warn(
+            f"The net's module ends in a {step.lower()}, and its criterion, "
+            f"{type(criterion).__name__}, applies another one, so that probabilities come near "
+            "neither 0 nor 1. Let the module return what it has before that.",
+            UserWarning,
+            stacklevel=9,
+        )
+
+
+def _check_probabilities(net: NeuralNet, outputs: Tensor) -> None:
+    """Raise if outputs (B, K) under NLLLoss are not what the net takes them for."""
+    sums, exponentials = outputs.sum(dim=1), outputs.exp().sum(dim=1)
+    first = _first(outputs)
+    are_logs = bool((exponentials - 1).abs().max() < ROUNDING)
+    if not gives_probabilities(net):
+        if are_logs:
+            return
+        given = "are not the logarithms of probabilities"
+    elif are_logs:
+        given = "are logarithms of probabilities, and skorch takes the logarithm itself"
+    elif bool((outputs < 0).any() or (outputs > 1 + ROUNDING).any()):
+        given = "are not probabilities, which lie between 0 and 1"
+    elif bool((sums - 1).abs().max() > ROUNDING):
+        given = f"are not probabilities of classes, for they add up to {float(sums[0]):.2f}"
+    else:
+        return
+    last = "softmax" if gives_probabilities(net) else "log_softmax"
+    raise ValueError(
+        f"The net's criterion is NLLLoss, but the outputs of its module {given} (first row: "
+        f"{first}). Set criterion=nn.CrossEntropyLoss and let the module return raw outputs, or "
+        f"end it in a {last} over the classes."
+    )
+
+
+def _last_step(outputs: Tensor) -> str:
+    """Name of the function that made the outputs, such as ``Softmax``; empty if it is not known."""
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(VIEWS):
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name().partition("Backward")[0]
+
+
+def check_loss(net: NeuralNet, inputs: Any, outputs: Tensor, y: Tensor) -> None:
+    """Raise if the net's own ``get_loss`` is not the criterion's, up to a factor or a penalty.
+
+    Both have the same gradient in the outputs then, but for its length.
+    """
+    gradients: list[Tensor] = []
+    owners = [cls for cls in type(net).__mro__ if "get_loss" in vars(cls)]
+    skorchs: Any = next(cls for cls in owners if cls.__module__.startswith("skorch."))
+    criterion_ = with_row_weights(net.criterion_, BatchWeights())
+    twin = object.__new__(type(net))
+    vars(twin).update(vars(net), criterion_=criterion_)
+    with RandomStream(0).everywhere():
+        for loss_of in (type(net), skorchs):
+            leaf = outputs.detach().clone().requires_grad_()
+            try:
+                loss = loss_of.get_loss(twin, leaf, y, X=inputs, training=True)
+                (gradient,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
+            except Exception:  # of a user's code, which training will meet as well
+                return
+            gradient = torch.zeros_like(leaf) if gradient is None else gradient
+            gradients.append(gradient / gradient.norm().clamp_min(torch.finfo(leaf.dtype).tiny))
+    if float((gradients[0] - gradients[1]).norm()) > 1e-3:
+        raise ValueError(
+            f"The net's get_loss is not the loss of its criterion, {type(net.criterion_).__name__}"
+            ": it moves the outputs elsewhere, so the posterior would be that of another loss. "
+            "Set class_weight or sample_weight, or make the loss the criterion and declare what it "
+            "stands for, see sksubnet.LikelihoodLoss. Factors, and penalties that do not depend on "
+            "the outputs, may stay in get_loss."
         )
 
 

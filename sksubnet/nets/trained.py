@@ -91,9 +91,13 @@ class Latent:
         """Return the same function around another copy of the module."""
         return replace(self, module=module)
 
+    def returned(self, X: Any) -> Any:
+        """Run the module on inputs, and return what it does."""
+        return self.module(X) if self.net is None else infer(self.net, self.module, X)
+
     def __call__(self, X: Any) -> Tensor:
         """Run the module on inputs and check what it returns: (B, ...) -> (B, C)."""
-        outputs = self.module(X) if self.net is None else infer(self.net, self.module, X)
+        outputs = self.returned(X)
         n_rows = count_rows(X)
         if self.least_variance is not None:
             outputs = _mean_and_log_variance(outputs, self.least_variance)
@@ -104,6 +108,8 @@ class Latent:
             )
         if self.of_probabilities:
             outputs = torch.log(outputs + torch.finfo(outputs.dtype).eps)
+        if n_rows == 1 and outputs.ndim < 2:
+            return outputs.reshape(1, -1)  # a squeeze dropped the axis of the rows
         if outputs.ndim not in (1, 2) or len(outputs) != n_rows:
             raise ValueError(
                 f"The net's module returned shape {tuple(outputs.shape)} for {n_rows} rows; "
