@@ -22,6 +22,7 @@ from sksubnet.estimators import (
     BayesianNet,
     BayesianNetClassifier,
     BayesianNetRegressor,
+    Table,
     all_or_nothing,
     mixed_moments,
 )
@@ -71,9 +72,9 @@ class DeepEnsemble(BayesianNet):
         table = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
         member = self._member()
-        targets = self._targets_of_members(table.y)
+        rows = self._rows_of_members(table)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_member)(member, table.X, targets, table.weights, int(seed))
+            delayed(_fit_member)(member, *rows, int(seed))
             for seed in progress(seeds, "members", self.verbose)
         )
         return self
@@ -137,8 +138,8 @@ class DeepEnsemble(BayesianNet):
         """Return what a member is where no estimator is given."""
         raise NotImplementedError
 
-    def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
-        """Undo what ``_start_fit`` did to the targets."""
+    def _rows_of_members(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, targets and weights, without what ``_start_fit`` did to the targets."""
         raise NotImplementedError
 
 
@@ -270,8 +271,15 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
     def _default_member(self, net: Any, settings: dict[str, Any]) -> BayesianNet:
         return MAPClassifier(net, **settings)
 
-    def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
-        return self._labels(y)
+    def _rows_of_members(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        X, y, weights = table.X, table.y, table.weights
+        if y.ndim == 1:
+            # Of each class whose rows all weigh nothing, one that weighs nothing.
+            missing = np.setdiff1d(np.arange(len(self.classes_)), y)
+            X = np.concatenate([X, X[:1].repeat(len(missing), axis=0)])
+            y = np.concatenate([y, missing])
+            weights = np.concatenate([weights, np.zeros(len(missing))])
+        return X, self._labels(y), weights
 
 
 class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
@@ -391,8 +399,8 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
     def _default_member(self, net: Any, settings: dict[str, Any]) -> BayesianNet:
         return MAPRegressor(net, **settings)
 
-    def _targets_of_members(self, y: np.ndarray) -> np.ndarray:
-        return self._shaped(y)
+    def _rows_of_members(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return table.X, self._shaped(table.y), table.weights
 
     @property
     def noise_std_(self) -> Any:

@@ -41,6 +41,7 @@ from sksubnet.nets import (
     Training,
     TrainingMemory,
     check_convergence,
+    check_frozen,
     check_net,
     check_reading,
     default_net,
@@ -320,7 +321,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             verbose=self.verbose,
             draws_nothing=draws_nothing(net),
         )
-        if not is_frozen(self.net):
+        if is_frozen(self.net):
+            check_frozen(trained)
+        else:
             check_convergence(trained, net.history, learning_rates(net))
         return trained
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags, compute_sample_weight
+from sklearn.utils import Tags, compute_class_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
@@ -20,6 +20,7 @@ from sksubnet.nets import (
     Rows,
     Schedule,
     TrainedNet,
+    check_class_weights,
     check_classes,
     check_labels,
     check_net,
@@ -57,21 +58,37 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
             check_classification_targets(y)
         weights = self._check_weights(sample_weight, X)
         self._n_labels = None
-        self.classes_, codes = np.unique(y[weights > 0], return_inverse=True)
-        if len(self.classes_) < 2:
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self._class_weights = self._weights_of_classes(codes, weights)
+        weights = weights * self._class_weights[codes]
+        seen = self.classes_[np.unique(codes[weights > 0])].tolist()
+        if len(seen) < 2:
             raise ValueError(
-                f"y has only 1 class, {self.classes_.tolist()[0]!r}; a classifier needs rows of at "
-                "least 2 classes with positive weight."
+                f"y has only {len(seen)} class, {seen}, whose rows have a positive weight; a "
+                "classifier needs rows of at least 2 classes with positive weight."
             )
-        everywhere = np.zeros(len(y), dtype=codes.dtype)
-        everywhere[weights > 0] = codes
-        table = self._table(X, everywhere, weights, groups)
-        self._class_weights = np.ones(len(self.classes_))
-        if self.class_weight is None:
-            return table
-        by_class = compute_sample_weight(self.class_weight, self.classes_[table.y])
-        self._class_weights[table.y] = by_class
-        return replace(table, weights=table.weights * by_class)
+        return self._table(X, codes, weights, groups)
+
+    def _weights_of_classes(self, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weights (K,) of the classes; one whose rows all weigh nothing keeps its column."""
+        by_class = np.ones(len(self.classes_))
+        seen = np.unique(codes[weights > 0])
+        if isinstance(self.class_weight, dict):
+            for label, value in self.class_weight.items():
+                if not isinstance(value, float | int | np.number) or not 0 <= value < np.inf:
+                    raise ValueError(
+                        f"class_weight has {value!r} for the class {label!r}; a weight of a class "
+                        "is a finite number of at least 0."
+                    )
+            by_class[:] = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=self.classes_[codes]
+            )
+        elif self.class_weight is not None:
+            rows = weights > 0
+            by_class[seen] = compute_class_weight(
+                self.class_weight, classes=seen, y=codes[rows], sample_weight=weights[rows]
+            )
+        return by_class
 
     def _start_labels(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Table:
         """Validate; several labels for each row as 0. or 1., (N, L), and the rows' weights."""
@@ -137,6 +154,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         task = "binary" if n_classes == 2 else "multiclass"
         initial = self._initial_net(table, task, n_outputs, seed, schedule)
         check_classes(initial.net, self.classes_)
+        check_class_weights(initial.net, n_classes)
         criterion = type(initial.net.criterion_).__name__
         if initial.likelihood.task == "regression":
             raise ValueError(

@@ -8,11 +8,11 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 """
 
 from sksubnet.nets.caching import TrainingMemory
-from sksubnet.nets.convergence import check_convergence
+from sksubnet.nets.convergence import check_convergence, check_frozen
 from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.first_pass import n_outputs_of
-from sksubnet.nets.guard import check_classes, check_labels, check_reading
+from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.keeping import keepable_copy, make_keepable, packed
 from sksubnet.nets.modules import Training, load
@@ -41,8 +41,10 @@ __all__ = [
     "TrainedNet",
     "Training",
     "TrainingMemory",
+    "check_class_weights",
     "check_classes",
     "check_convergence",
+    "check_frozen",
     "check_labels",
     "check_net",
     "check_reading",

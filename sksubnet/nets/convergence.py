@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 4096
 
+HALF_OF_CHANCE = 0.5
+"""Times the share of right answers by chance below which a net knows the classes by other names."""
+
 FAR_ABOVE = 10.0
 """Times the loss of latents 0 above which a net was not trained but thrown off course."""
 
@@ -51,6 +54,47 @@ def check_convergence(
     warnings.warn(
         f"Training did not converge with {rates}: {problem}. {advice}",
         ConvergenceWarning,
+        stacklevel=7,
+    )
+
+
+def check_frozen(trained: TrainedNet) -> None:
+    """Warn where a net that was trained elsewhere does far worse on the rows than a constant."""
+    rows, likelihood = trained.train, trained.likelihood
+    with torch.no_grad():
+        batches = (rows[i : i + BATCH_ROWS].X for i in range(0, len(rows), BATCH_ROWS))
+        latents = torch.cat([evaluate(trained.latent, batch).double() for batch in batches])
+    weights = rows.weights.double() / rows.weights.double().sum()
+    if likelihood.task == "classification":
+        probabilities = likelihood.probabilities(latents)
+        n_classes = probabilities.shape[1]
+        right = (probabilities.argmax(dim=1) == rows.y.reshape(-1)).double()
+        share, loss = float(weights @ right), -float(weights @ likelihood.log_prob(latents, rows.y))
+        if share * n_classes >= HALF_OF_CHANCE and loss <= 2 * math.log(n_classes):
+            return
+        problem = (
+            f"it is right on {share:.0%} of the rows with a mean log loss of {loss:.3g}, where "
+            f"equal probabilities have {math.log(n_classes):.3g}. Its outputs are taken for the "
+            "classes in sorted order: the likely cause is that it was trained with its classes in "
+            "another order, or on labels with other numbers"
+        )
+    elif likelihood.task == "regression":
+        means = likelihood.mean(latents)
+        targets = rows.y.double().reshape(means.shape)
+        spread = weights @ (targets - weights @ targets).square()
+        ratio = ((weights @ (targets - means).square()) / spread.clamp_min(1e-300)).max()
+        if ratio <= FAR_ABOVE or not bool((spread > 0).all()):
+            return
+        problem = (
+            f"its squared error is {float(ratio):.3g} times that of the mean of y. A frozen net "
+            "gets y as it is: the likely cause is that it was trained on scaled targets, or that X "
+            "is scaled in another way than then"
+        )
+    else:
+        return
+    warnings.warn(
+        f"The net in FrozenEstimator does far worse on the rows of fit than a constant: {problem}.",
+        UserWarning,
         stacklevel=7,
     )
 

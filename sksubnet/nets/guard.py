@@ -25,7 +25,7 @@ from sksubnet.nets.inputs import (
 )
 from sksubnet.nets.loading import inputs_cast
 from sksubnet.nets.randomness import RandomStream
-from sksubnet.predictive import Likelihood
+from sksubnet.predictive import Likelihood, criterion_row_weights
 
 ROUNDING = 1e-3
 """How far probabilities of any dtype may be from 1 in sum."""
@@ -182,6 +182,29 @@ def check_classes(net: NeuralNet, labels: np.ndarray) -> None:
             f"{labels.tolist()}. Leave classes out, or give them in that order; a fitted net has "
             "to be fitted anew with y encoded in that order."
         )
+
+
+def check_class_weights(net: NeuralNet, n_classes: int) -> None:
+    """Raise if the criterion has weights of classes that are none."""
+    criterion = net.criterion_
+    if isinstance(criterion, nn.BCEWithLogitsLoss) and criterion.weight is not None:
+        criterion_row_weights(criterion, torch.zeros(1))  # which refuses it
+    for name, length in (("weight", n_classes), ("pos_weight", 1)):
+        weight = getattr(criterion, name, None)
+        if weight is None:
+            continue
+        values = torch.as_tensor(weight).double().reshape(-1).tolist()
+        if len(values) != length or not all(0 <= value < float("inf") for value in values):
+            raise ValueError(
+                f"The criterion {type(criterion).__name__} has {name}={values}, the weights of "
+                f"classes; give {length} finite numbers of at least 0, or set class_weight of the "
+                "estimator."
+            )
+        if sum(value > 0 for value in values) < min(2, length):
+            raise ValueError(
+                f"The criterion {type(criterion).__name__} has {name}={values}, which leaves fewer "
+                "than 2 classes with a positive weight."
+            )
 
 
 def check_labels(net: NeuralNet) -> None:

@@ -304,6 +304,12 @@ class Predictive:
         array([[[-1.96,  1.96]]])
         """
         self._check_regression("interval")
+        if not isinstance(coverage, float | int | np.number) or isinstance(coverage, bool):
+            raise TypeError(
+                f"coverage={coverage!r} must be one number above 0 and below 1, such as 0.9. For "
+                "several intervals take their ends from the quantiles: those of the intervals of "
+                "50 % and 90 % are (0.05, 0.25, 0.75, 0.95)."
+            )
         if not 0 < coverage < 1:
             raise ValueError(f"coverage={coverage!r} must be above 0 and below 1, such as 0.9.")
         return self.quantiles(((1 - coverage) / 2, (1 + coverage) / 2))
