@@ -13,6 +13,7 @@ from sksubnet.baselines import (
     VOGNRegressor,
 )
 from sksubnet.comparison import Comparison, compare, cross_val_predictive
+from sksubnet.estimators import load
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.predictive import Likelihood, LikelihoodLoss, Predictive
 
@@ -38,4 +39,5 @@ __all__ = [
     "__version__",
     "compare",
     "cross_val_predictive",
+    "load",
 ]

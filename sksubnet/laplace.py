@@ -7,10 +7,16 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, SubnetLaplace
+from sksubnet.estimators import (
+    BayesianNetClassifier,
+    BayesianNetRegressor,
+    SubnetLaplace,
+    savable,
+)
 from sksubnet.predictive import LINKS
 
 
+@savable
 class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     """Neural net classifier with a Bayesian subnetwork.
 
@@ -201,6 +207,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         self.random_state = random_state
 
 
+@savable
 class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     """Neural net regressor with a Bayesian subnetwork.
 

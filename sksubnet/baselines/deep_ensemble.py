@@ -22,9 +22,11 @@ from sksubnet.estimators import (
     BayesianNet,
     BayesianNetClassifier,
     BayesianNetRegressor,
+    FittedNet,
     Table,
     all_or_nothing,
     mixed_moments,
+    savable,
 )
 from sksubnet.nets import has_module_instance, is_frozen
 from sksubnet.predictive import Predictive, pick_components
@@ -114,6 +116,9 @@ class DeepEnsemble(BayesianNet):
             )
         return self.net
 
+    def _fitted_nets(self) -> list[FittedNet]:
+        return [net for member in self.estimators_ for net in member._fitted_nets()]
+
     def _inputs(self, X: Any) -> np.ndarray:
         """Validate rows; the members know no column names."""
         check_is_fitted(self)
@@ -150,6 +155,7 @@ def _fit_member(
     return fitted
 
 
+@savable
 class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
     """Neural net classifiers from several random starts, averaged.
 
@@ -282,6 +288,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         return X, self._labels(y), weights
 
 
+@savable
 class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
     """Neural net regressors from several random starts, averaged.
 

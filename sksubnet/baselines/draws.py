@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from sklearn.base import _fit_context
@@ -14,17 +14,23 @@ from sksubnet.estimators import (
     FORWARD_ROWS,
     BayesianNet,
     FittedNet,
+    Form,
     InitialNet,
     TrainedFold,
     all_or_nothing,
     draw_seed,
+    keep,
 )
 from sksubnet.nets import Latent, TrainedNet, make_keepable
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components, predictive_of
 
-Draws = Callable[[Latent, Tensor], Tensor]
-"""Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
+
+class Draws(Protocol):
+    """Draws of the function of a net: a frozen value."""
+
+    def latents(self, latent: Latent, X: Tensor) -> Tensor:
+        """Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,11 +44,11 @@ class DrawnNet(FittedNet):
 
     def means(self, X: Tensor) -> Tensor:
         """Predictive mean (B, C) of the latents of a batch."""
-        return self.draws(self.latent, X).mean(dim=0)
+        return self.draws.latents(self.latent, X).mean(dim=0)
 
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
-        mixture = Mixture(self.draws(self.latent, X))
+        mixture = Mixture(self.draws.latents(self.latent, X))
         return predictive_of(mixture, self.likelihood, seed=self.seed)
 
     def joint_moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -61,7 +67,10 @@ class DrawnNet(FittedNet):
 
     def _all_draws(self, batches: Iterable[Tensor]) -> Tensor:
         """Latents (M, N, C) of all rows."""
-        return torch.cat([self.draws(self.latent, batch) for batch in batches], dim=1)
+        return torch.cat([self.draws.latents(self.latent, batch) for batch in batches], dim=1)
+
+
+keep(Form.of_fitted_net(DrawnNet))
 
 
 class NetDraws(BayesianNet):

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sksubnet.baselines.draws import Draws, NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet
+from sksubnet.estimators import (
+    BayesianNetClassifier,
+    BayesianNetRegressor,
+    Form,
+    InitialNet,
+    keep,
+    savable,
+)
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import Latent, TrainedNet
 
 
-def trained_latents(latent: Latent, X: Tensor) -> Tensor:
-    """Latents (1, B, C) of the trained net itself: a single draw."""
-    with torch.no_grad():
-        return evaluate(latent, X).double().cpu()[None]
+@dataclass(frozen=True)
+class PointDraw:
+    """The trained net itself as a single draw."""
+
+    def latents(self, latent: Latent, X: Tensor) -> Tensor:
+        """Latents (1, B, C) of a batch."""
+        with torch.no_grad():
+            return evaluate(latent, X).double().cpu()[None]
+
+
+keep(Form.of_fields(PointDraw))
 
 
 class PointNet(NetDraws):
     """A single draw: the trained net."""
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
-        return trained, trained_latents
+        return trained, PointDraw()
 
 
+@savable
 class MAPClassifier(BayesianNetClassifier, PointNet):
     """Neural net classifier without a posterior: the MAP estimate alone.
 
@@ -109,6 +125,7 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
         self.random_state = random_state
 
 
+@savable
 class MAPRegressor(BayesianNetRegressor, PointNet):
     """Neural net regressor without a posterior: the MAP estimate and constant noise.
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import Draws, NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet, Table
+from sksubnet.estimators import (
+    BayesianNetClassifier,
+    BayesianNetRegressor,
+    InitialNet,
+    Table,
+    savable,
+)
 from sksubnet.nets import Schedule, TrainedNet
-from sksubnet.sampling import check_dropout, dropout_latents
+from sksubnet.sampling import DropoutDraws, check_dropout
 
 
 class MCDropout(NetDraws):
@@ -32,9 +37,10 @@ class MCDropout(NetDraws):
         return initial
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
-        return trained, partial(dropout_latents, n_draws=self.n_draws, seed=trained.seed)
+        return trained, DropoutDraws(self.n_draws, trained.seed)
 
 
+@savable
 class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
     """Neural net classifier that keeps dropout active in prediction.
 
@@ -145,6 +151,7 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         self.random_state = random_state
 
 
+@savable
 class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
     """Neural net regressor that keeps dropout active in prediction.
 

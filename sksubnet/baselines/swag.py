@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import Draws, NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet
+from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet, savable
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import swag_moments, with_batch_statistics
 
@@ -37,9 +37,10 @@ class SWAG(NetDraws):
         )
         generator = torch.Generator().manual_seed(trained.seed)
         weights = moments.draws(self.n_draws, self.scale, generator).to(trained.latent.dtype)
-        return trained, with_batch_statistics(trained.latent, weights, trained.train.X).latents
+        return trained, with_batch_statistics(trained.latent, weights, trained.train.X)
 
 
+@savable
 class SWAGClassifier(BayesianNetClassifier, SWAG):
     """Neural net classifier with a Gaussian around the path of SGD over its weights.
 
@@ -161,6 +162,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         self.random_state = random_state
 
 
+@savable
 class SWAGRegressor(BayesianNetRegressor, SWAG):
     """Neural net regressor with a Gaussian around the path of SGD over its weights.
 

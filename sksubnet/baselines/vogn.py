@@ -20,6 +20,7 @@ from sksubnet.estimators import (
     as_read,
     criterion_weighted,
     rows_of,
+    savable,
 )
 from sksubnet.jacobian import trained_indices
 from sksubnet.nets import TrainedNet, TrainingMemory, draws_nothing, is_frozen
@@ -108,10 +109,11 @@ class VOGN(NetDraws):
         weights = trained.weight_vector().repeat(self.n_draws, 1)
         draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
         weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)
-        drawn = with_batch_statistics(trained.latent, weights, trained.train.X).latents
+        drawn = with_batch_statistics(trained.latent, weights, trained.train.X)
         return replace(trained, likelihood=likelihood), drawn
 
 
+@savable
 class VOGNClassifier(BayesianNetClassifier, VOGN):
     """Neural net classifier with a Gaussian over all weights, trained by VOGN.
 
@@ -238,6 +240,7 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         self.random_state = random_state
 
 
+@savable
 class VOGNRegressor(BayesianNetRegressor, VOGN):
     """Neural net regressor with a Gaussian over all weights, trained by VOGN.
 

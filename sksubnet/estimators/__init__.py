@@ -22,7 +22,9 @@ from sksubnet.estimators.base import (
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.packing import Form, keep
 from sksubnet.estimators.regressor import BayesianNetRegressor
+from sksubnet.estimators.saving import load, savable
 from sksubnet.estimators.subnet import SubnetLaplace
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "BayesianNetRegressor",
     "FittedNet",
     "Fold",
+    "Form",
     "InitialNet",
     "SubnetLaplace",
     "Table",
@@ -40,7 +43,10 @@ __all__ = [
     "as_read",
     "criterion_weighted",
     "draw_seed",
+    "keep",
+    "load",
     "mixed_moments",
     "rows_of",
+    "savable",
     "torch_threads",
 ]

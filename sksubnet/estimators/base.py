@@ -28,11 +28,14 @@ from torch import Tensor
 
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
+from sksubnet.estimators.packing import check_versions, for_pickles, of_pickles, versions
+from sksubnet.estimators.saving import save
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.estimators.table_kinds import plain, plain_targets
 from sksubnet.jacobian import SharedSetting
 from sksubnet.nets import (
     Inputs,
+    KeptNet,
     Latent,
     RandomStream,
     Rows,
@@ -57,7 +60,6 @@ from sksubnet.nets import (
     learning_rates,
     load,
     n_outputs_of,
-    packed,
     prepare,
 )
 from sksubnet.predictive import (
@@ -75,6 +77,8 @@ where other processes use the cores, threads that wait for each other are many t
 
 CHECKED_ROWS = 8
 """Rows whose predictions by a user's net are compared with ours before it is trained."""
+
+EMPTY = for_pickles({})
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
@@ -152,10 +156,71 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         return self._is_fitted
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
+        """Return the parameters, the versions of the libraries, and the fit as plain trees."""
+        state: dict[str, Any] = super().__getstate__()
+        names = self._get_param_names()
+        fit = {name: value for name, value in state.items() if name not in names}
+        params = {name: value for name, value in state.items() if name in names}
         if is_frozen(self.net):
-            state["net"] = FrozenEstimator(packed(keepable_copy(self.net.estimator)))
-        return state
+            params["net"] = FrozenEstimator(KeptNet(keepable_copy(self.net.estimator)))
+        return {**params, "_versions": versions(), "_fit": for_pickles(fit)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        check_versions(type(self).__name__, state.get("_versions"))
+        params = {k: value for k, value in state.items() if k not in ("_versions", "_fit")}
+        if is_frozen(params["net"]) and isinstance(params["net"].estimator, KeptNet):
+            params["net"] = FrozenEstimator(params["net"].estimator.restored())
+        super().__setstate__({**params, **of_pickles(state.get("_fit", EMPTY))})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one file that holds no code.
+
+        :func:`sksubnet.load` reads it, and predicts the same to the last bit. A net of the user's
+        is written as its weights and the names of its classes, and given to ``load`` again.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, in the format of safetensors. It is replaced whole or not at all.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is missing; the extra is ``sksubnet[save]``.
+        TypeError
+            If a parameter or a part of the fit is of a type that such a file cannot hold, such as
+            a function as `selection`.
+
+        Warns
+        -----
+        UserWarning
+            If the posterior keeps what training rows can be computed from; see
+            `held_training_data_`.
+        """
+        save(self, path)
+
+    @property
+    def held_training_data_(self) -> str:
+        """What this holds of single training rows, and so do its pickles and files, in words."""
+        check_is_fitted(self)
+        n_rows = max(net.n_rows_held for net in self._fitted_nets())
+        held = []
+        if n_rows:
+            held.append(
+                f"the Jacobians of {n_rows} training rows (posterior.training_rows), from which "
+                "the rows can be computed"
+            )
+        n_added = max(len(getattr(net, "added", None) or ()) for net in self._fitted_nets())
+        if n_added:
+            held.append(f"the {n_added} rows of updates (added of each net)")
+        if "out_of_fold_" in vars(self):
+            held.append("the predictions of the training rows (out_of_fold_)")
+        return " and ".join(held) or "sums over the training rows only"
+
+    def _fitted_nets(self) -> list[FittedNet]:
+        """All nets that were trained."""
+        nets: list[FittedNet] = self.folds_
+        return nets
 
     @property
     def net_(self) -> Any:
@@ -182,7 +247,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         if not isinstance(y, str):
             y = plain_targets(y)
         with hints("X or y" if checks.get("y_numeric") else "X"):
-            return validate_data(
+            checked = validate_data(
                 self,
                 X,
                 y,
@@ -191,6 +256,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 allow_nd=self.net is not None,
                 **checks,
             )
+        if reset:
+            self._row_shape = checked[0].shape[1:]
+        return checked
 
     def _check_weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray:
         """Non-negative weights (N,), ones if ``None``."""

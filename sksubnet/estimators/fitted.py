@@ -49,6 +49,11 @@ class FittedNet:
         """Rows of a batch of predictions."""
         return FORWARD_ROWS
 
+    @property
+    def n_rows_held(self) -> int:
+        """Count the training rows that can be computed from what is kept."""
+        return 0
+
     def likelihood_at(self, X: Tensor) -> Likelihood:
         """Likelihood of the targets of a batch, with the noise of each row where it differs."""
         return self.likelihood if self.noise is None else Gaussian(self.noise(X))

@@ -45,10 +45,21 @@ class LinearisedNet(FittedNet):
     origin: LinearisedNet | None = None
     added: Rows | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse parts that are not of one subnetwork."""
+        sizes = {len(self.subnetwork), self.plan.n_selected, len(self.posterior.mean)}
+        if len(sizes) > 1:
+            raise ValueError(f"subnetwork, plan and posterior have {sorted(sizes)} weights.")
+
     @property
     def rows_per_batch(self) -> int:
         """Rows of a batch whose Jacobian fits the memory budget."""
         return self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
+
+    @property
+    def n_rows_held(self) -> int:
+        """Count the training rows that can be computed from what is kept."""
+        return self.posterior.n_rows_held
 
     def means(self, X: Tensor) -> Tensor:
         """Predictive mean (B, C) of the latents of a batch."""

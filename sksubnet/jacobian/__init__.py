@@ -11,7 +11,14 @@ Read first: `jacobian` in `rows.py`.
 from sksubnet.jacobian.copies import deep_copy, own_rows, private_copy
 from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.layer_calls import Model, differentiable, evaluate
-from sksubnet.jacobian.plan import PROBE_ROWS, JacobianPlan, plan_jacobian, trained_indices
+from sksubnet.jacobian.plan import (
+    PROBE_ROWS,
+    JacobianPlan,
+    PlannedParameter,
+    Site,
+    plan_jacobian,
+    trained_indices,
+)
 from sksubnet.jacobian.process_settings import SharedSetting
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, squared_jacobian_sum
 
@@ -21,7 +28,9 @@ __all__ = [
     "JacobianPlan",
     "LayerRows",
     "Model",
+    "PlannedParameter",
     "SharedSetting",
+    "Site",
     "deep_copy",
     "differentiable",
     "evaluate",

@@ -88,6 +88,11 @@ class JacobianPlan:
         """Count the numbers that one row takes where whole layers stay outer products."""
         return sum(sum(p.factor_widths or (p.stop - p.start,)) for p in self.parameters)
 
+    def to(self, device: torch.device) -> "JacobianPlan":
+        """Return the plan for a module on this device."""
+        moved = (replace(p, positions=p.positions.to(device)) for p in self.parameters)
+        return replace(self, parameters=tuple(moved))
+
     @property
     def row_by_row(self) -> tuple[str, ...]:
         """List the parameters that need plain autograd of the whole net, row by row."""

@@ -18,6 +18,15 @@ from sksubnet.nets.keeping import keepable_copy, make_keepable, packed
 from sksubnet.nets.modules import Training, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
+from sksubnet.nets.stored import (
+    KeptNet,
+    NamedNet,
+    StoredTabular,
+    frozen_like,
+    kept,
+    library_versions,
+    resolved,
+)
 from sksubnet.nets.trained import Latent, Rows, TrainedNet, count_rows, flat_weights, take_rows
 from sksubnet.nets.training import (
     check_net,
@@ -33,11 +42,14 @@ from sksubnet.nets.training import (
 
 __all__ = [
     "Inputs",
+    "KeptNet",
     "Latent",
+    "NamedNet",
     "NoiseNet",
     "RandomStream",
     "Rows",
     "Schedule",
+    "StoredTabular",
     "TrainedNet",
     "Training",
     "TrainingMemory",
@@ -56,6 +68,7 @@ __all__ = [
     "fit_net",
     "fit_noise",
     "flat_weights",
+    "frozen_like",
     "gives_probabilities",
     "has_logits",
     "has_module_instance",
@@ -63,13 +76,16 @@ __all__ = [
     "inputs_of",
     "is_frozen",
     "keepable_copy",
+    "kept",
     "latent_of",
     "learning_rates",
+    "library_versions",
     "load",
     "make_keepable",
     "n_epochs_kept",
     "n_outputs_of",
     "packed",
     "prepare",
+    "resolved",
     "take_rows",
 ]

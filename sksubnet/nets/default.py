@@ -125,6 +125,24 @@ def default_net(
     by ``examples/benchmarks/settings_study.py``.
     """
     center, scale = robust_scale(X, weights)
+    return tabular_net(
+        task,
+        schedule,
+        {"center": center, "scale": scale, "dropout": dropout},
+        validation_fraction=validation_fraction,
+        verbose=verbose,
+    )
+
+
+def tabular_net(
+    task: str,
+    schedule: Schedule,
+    module: dict[str, Any],
+    *,
+    validation_fraction: float,
+    verbose: int,
+) -> NeuralNet:
+    """Build the default net around a ``TabularMLP`` with these parameters."""
     kind, criterion = TASKS[task]
     split = ValidSplit(validation_fraction, stratified=task in ("binary", "multiclass"))
     patience, lr = (8, 2e-3) if task == "noise" else (15, 5e-3)
@@ -133,9 +151,7 @@ def default_net(
     no_scores = {} if issubclass(kind, NeuralNetRegressor) else {"callbacks__valid_acc": None}
     return kind(
         TabularMLP,
-        module__center=center,
-        module__scale=scale,
-        module__dropout=dropout,
+        **{f"module__{name}": value for name, value in module.items()},
         criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=1e-2,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,14 +29,19 @@ class NoiseNet:
 
     Attributes
     ----------
-    latents : tuple of Latent
+    nets : tuple of skorch net
         Logarithm of the variance over the level.
     levels : tuple of Tensor of shape (C,)
         Variance where the logarithm is 0.
     """
 
-    latents: tuple[Latent, ...]
+    nets: tuple[Any, ...]
     levels: tuple[Tensor, ...]
+
+    @property
+    def latents(self) -> tuple[Latent, ...]:
+        """The functions of the nets."""
+        return tuple(map(latent_of, self.nets))
 
     def __call__(self, X: Tensor) -> Tensor:
         """Noise variances (B, C) of rows, float64 on the CPU."""
@@ -46,11 +52,17 @@ class NoiseNet:
         """Noise of so many times the variance."""
         return replace(self, levels=tuple(scale * level for level in self.levels))
 
+    def to(self, device: torch.device) -> NoiseNet:
+        """Move the nets, in place, to where the rows are."""
+        for net in self.nets:
+            net.module_.to(device)
+        return self
+
     @classmethod
     def mean(cls, nets: Sequence[NoiseNet]) -> NoiseNet:
         """Average the variances of nets that have one member each."""
-        latents = tuple(latent for net in nets for latent in net.latents)
-        return cls(latents, tuple(level for net in nets for level in net.levels))
+        members = tuple(member for net in nets for member in net.nets)
+        return cls(members, tuple(level for net in nets for level in net.levels))
 
 
 def _factor(latent: Latent, X: Tensor) -> Tensor:
@@ -80,4 +92,4 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
         net = prepare(net, X[:2], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
-    return NoiseNet((latent_of(net),), (level.double().cpu(),))
+    return NoiseNet((net,), (level.double().cpu(),))

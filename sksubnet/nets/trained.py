@@ -50,6 +50,13 @@ class Rows:
         noise = [part.noise for part in parts if part.noise is not None]
         return cls(X, y, weights, torch.cat(noise) if noise else None)
 
+    def to(self, device: torch.device) -> Rows:
+        """Return the rows on this device."""
+        moved = {
+            name: tree_map_only(Tensor, lambda t: t.to(device), v) for name, v in vars(self).items()
+        }
+        return Rows(**moved)
+
     @property
     def device(self) -> torch.device:
         """Device of the rows."""

@@ -41,6 +41,11 @@ class GaussianPosterior:
     basis: Tensor | None
     prior_precision: float
 
+    @property
+    def n_rows_held(self) -> int:
+        """Count the training rows that can be computed from this."""
+        return 0
+
     def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows (B, C, S), on the CPU."""
         outputs, rows = jacobian(model, plan, X)

@@ -18,9 +18,20 @@ class KernelPosterior(GaussianPosterior):
     """The low rank plus isotropic posterior in terms of the training rows' Jacobian Φ.
 
     The eigenvectors are ``Φᵀ basis`` with ``basis`` (n, R); neither they nor Φ (n, S) are formed.
+
+    Attributes
+    ----------
+    training_rows : FactoredRows
+        Φ, for whole layers as their inputs and the gradients behind them: the training rows
+        themselves can be computed from that.
     """
 
-    rows: FactoredRows = field(kw_only=True, repr=False)
+    training_rows: FactoredRows = field(kw_only=True, repr=False)
+
+    @property
+    def n_rows_held(self) -> int:
+        """Count the training rows that can be computed from this."""
+        return len(self.training_rows.layers[0].left)
 
     def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows by whole layers, on the CPU."""
@@ -29,18 +40,18 @@ class KernelPosterior(GaussianPosterior):
 
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
         """Rows of a batch whose factored Jacobian stays within the memory budget."""
-        return factored_rows_within_budget(plan, n_outputs, dtype, len(self.rows))
+        return factored_rows_within_budget(plan, n_outputs, dtype, len(self.training_rows))
 
     def project(self, jacobian: Tensor | FactoredRows) -> Projection:
         """Coordinates of Jacobian rows (..., m, S) in the eigenbasis, ready for any precision."""
         assert self.basis is not None
         jacobian = jacobian.double()
         if isinstance(jacobian, FactoredRows):
-            inner, gram = jacobian.inner(self.rows), jacobian.blocks()
+            inner, gram = jacobian.inner(self.training_rows), jacobian.blocks()
             coordinates = (inner @ self.basis).unflatten(0, gram.shape[:2])
         else:
             gram = jacobian @ jacobian.mT
-            coordinates = self.rows.times(jacobian) @ self.basis
+            coordinates = self.training_rows.times(jacobian) @ self.basis
         return Projection.within(coordinates, gram, self.eigenvalues)
 
     def covariance(self, jacobian: Tensor | FactoredRows) -> Tensor:
@@ -51,7 +62,7 @@ class KernelPosterior(GaussianPosterior):
         """Draw weights: (M, S)."""
         assert self.basis is not None
         noise = torch.randn(n_draws, len(self.mean), generator=generator, dtype=torch.float64)
-        inside = self.rows.times(noise) @ self.basis
+        inside = self.training_rows.times(noise) @ self.basis
         shrunk = (self.eigenvalues + self.prior_precision).rsqrt() - self.prior_precision**-0.5
-        change = self.rows.combine(inside * shrunk @ self.basis.mT)
+        change = self.training_rows.combine(inside * shrunk @ self.basis.mT)
         return self.mean + noise * self.prior_precision**-0.5 + change

@@ -52,6 +52,10 @@ class Posterior(Protocol):
     def prior_precision(self) -> float:
         """Return the precision of the isotropic Gaussian prior, in units of 1 / weight²."""
 
+    @property
+    def n_rows_held(self) -> int:
+        """Count the training rows that can be computed from what it keeps of them."""
+
     def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
         """Latents (B, C) of a batch, and its Jacobian rows in the form that this one takes."""
 
@@ -108,5 +112,5 @@ def factorised(mean: Tensor, curvature: Curvature) -> Posterior:
         return CholeskyPosterior(mean, ShiftedCholesky(curvature.matrix.cpu()))
     values, basis = (part.cpu() for part in curvature.eigendecomposition())
     if curvature.factors is not None:
-        return KernelPosterior(mean, values, basis, 1.0, rows=curvature.factors.cpu())
+        return KernelPosterior(mean, values, basis, 1.0, training_rows=curvature.factors.cpu())
     return GaussianPosterior(mean, values, basis, prior_precision=1.0)

@@ -165,7 +165,7 @@ def _with_room(posterior: Posterior, n_new: int) -> FullPosterior:
     n_weights = len(posterior.mean)
     if not isinstance(posterior, KernelPosterior) or n_weights > EIGEN_LIMIT:
         return posterior
-    if len(posterior.rows) + n_new < n_weights:
+    if len(posterior.training_rows) + n_new < n_weights:
         return posterior
     values, delta = posterior.eigenvalues, posterior.prior_precision
     return GaussianPosterior(posterior.mean, values, _directions(posterior), delta)
@@ -174,7 +174,7 @@ def _with_room(posterior: Posterior, n_new: int) -> FullPosterior:
 def _directions(posterior: KernelPosterior) -> Tensor:
     """Eigenvectors (S, R)."""
     assert posterior.basis is not None
-    return posterior.rows.combine(posterior.basis.mT).mT
+    return posterior.training_rows.combine(posterior.basis.mT).mT
 
 
 def _linearised(prior: FullPosterior, trained: TrainedNet, plan: JacobianPlan, rows: Rows) -> Known:
@@ -227,7 +227,7 @@ def _with_rows(prior: KernelPosterior, new: FactoredRows) -> KernelPosterior:
     """
     assert prior.basis is not None
     scaled = prior.basis * prior.eigenvalues.sqrt()
-    mixed = scaled.mT @ prior.rows.inner(new)
+    mixed = scaled.mT @ prior.training_rows.inner(new)
     upper = torch.cat([torch.diag(prior.eigenvalues), mixed], dim=1)
     gram = torch.cat([upper, torch.cat([mixed.mT, new.inner(new)], dim=1)])
     values, vectors = torch.linalg.eigh(gram)
@@ -235,8 +235,8 @@ def _with_rows(prior: KernelPosterior, new: FactoredRows) -> KernelPosterior:
     values, vectors = values[keep], vectors[:, keep] * values[keep].rsqrt()
     rank = len(prior.eigenvalues)
     basis = torch.cat([scaled @ vectors[:rank], vectors[rank:]])
-    rows = FactoredRows.stack([prior.rows, new])
-    return replace(prior, rows=rows, eigenvalues=values, basis=basis)
+    rows = FactoredRows.stack([prior.training_rows, new])
+    return replace(prior, training_rows=rows, eigenvalues=values, basis=basis)
 
 
 def _refactorised(prior: CholeskyPosterior, ggn: Tensor) -> CholeskyPosterior:
@@ -269,8 +269,8 @@ def _within(posterior: GaussianPosterior, scale: Tensor, vector: Tensor) -> Tens
     """V diag(scale) Vᵀ v, with the eigenvectors V."""
     assert posterior.basis is not None
     if isinstance(posterior, KernelPosterior):
-        inside = posterior.rows.times(vector) @ posterior.basis
-        return posterior.rows.combine((posterior.basis @ (inside * scale))[None])[0]
+        inside = posterior.training_rows.times(vector) @ posterior.basis
+        return posterior.training_rows.combine((posterior.basis @ (inside * scale))[None])[0]
     return posterior.basis @ (vector @ posterior.basis * scale)
 
 

@@ -7,16 +7,16 @@ follow.
 Read first: `swag_moments` in `swag.py`.
 """
 
-from sksubnet.sampling.dropout import check_dropout, dropout_latents
+from sksubnet.sampling.dropout import DropoutDraws, check_dropout
 from sksubnet.sampling.swag import SWAGMoments, swag_moments
 from sksubnet.sampling.variational import vogn
 from sksubnet.sampling.weight_draws import WeightDraws, set_weights, with_batch_statistics
 
 __all__ = [
+    "DropoutDraws",
     "SWAGMoments",
     "WeightDraws",
     "check_dropout",
-    "dropout_latents",
     "set_weights",
     "swag_moments",
     "vogn",

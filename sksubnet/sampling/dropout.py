@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,18 @@ ALPHA_DROPOUT = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 DROPOUT = (nn.Dropout, *FEATURE_DROPOUT, nn.AlphaDropout)
 ALPHA = 1.7580993408473766
 """What a dropped unit of a self-normalising net is set to, with a minus (Klambauer et al. 2017)."""
+
+
+@dataclass(frozen=True)
+class DropoutDraws:
+    """Draws of a net by so many masks, made from a seed."""
+
+    n_draws: int
+    seed: int
+
+    def latents(self, latent: Latent, X: Tensor) -> Tensor:
+        """Latents (M, B, C) of a batch, float64 on the CPU."""
+        return dropout_latents(latent, X, n_draws=self.n_draws, seed=self.seed)
 
 
 def dropout_latents(latent: Latent, X: Tensor, *, n_draws: int, seed: int) -> Tensor:

@@ -64,7 +64,7 @@ CLASSIFIERS = {
 def functions(estimator, X):
     """Draws (M, N, C) of the net, in the units of the target, one pass at a time."""
     (net,) = estimator.folds_
-    latents = net.draws(net.latent, torch.as_tensor(X)).numpy()
+    latents = net.draws.latents(net.latent, torch.as_tensor(X)).numpy()
     return latents * getattr(estimator, "_y_scale", 1) + getattr(estimator, "_y_mean", 0)
 
 
@@ -160,7 +160,7 @@ def test_a_frozen_net_is_used_as_it_is(kind, module, options):
 def test_swag_refreshes_batch_normalisation_over_the_training_rows():
     X, y = iris()
     clf = clone(CLASSIFIERS["swag"]).fit(X, y)
-    draw = clf.folds_[0].draws.__self__
+    draw = clf.folds_[0].draws
     module = clf.net_.module_
     nn.utils.vector_to_parameters(draw.weights[2], module.parameters())
     linear, norm = module.layers[0], module.layers[1]

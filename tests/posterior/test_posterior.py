@@ -30,7 +30,7 @@ def posterior(kind):
         phi = dense_rows(rows)
         values, vectors = torch.linalg.eigh(phi @ phi.T)
         coefficients = vectors * values.rsqrt()
-        value = KernelPosterior(random(S, seed=2), values, coefficients, DELTA, rows=rows)
+        value = KernelPosterior(random(S, seed=2), values, coefficients, DELTA, training_rows=rows)
         return value, (phi.T @ phi).numpy()
     basis = torch.linalg.qr(random(S, S)).Q[:, :rank]
     eigenvalues = random(rank, seed=1).square() * 5
@@ -106,7 +106,7 @@ def test_variance_along_known_directions_is_never_negative(kind):
     given, _ = posterior(kind)
     basis = torch.eye(S, dtype=torch.float64) if given.basis is None else given.basis
     if kind == "kernel":
-        basis = dense_rows(given.rows).T @ basis
+        basis = dense_rows(given.training_rows).T @ basis
     along = 1e6 * random(200, 1, basis.shape[1], seed=4) @ basis.T
     # Rounding leaves about ±1e-4 of these squares outside the basis.
     assert (given.project(along).variance(1e-20) >= 0).all()

@@ -302,7 +302,7 @@ def test_same_seed_same_predictions_for_nets_with_noise_of_their_own(dtype):
     other = VOGNClassifier(net, n_epochs=60, n_draws=10, dtype=dtype, random_state=1).fit(X, y)
     assert np.abs(clf.predict_proba(X) - other.predict_proba(X)).max() > 1e-3
     assert clf.score(X, y) > 0.8
-    drawn = clf.folds_[0].draws.__self__
+    drawn = clf.folds_[0].draws
     weights, buffers = drawn.weights[3].double(), drawn.buffers[3]
     inner = X @ weights[:16].view(8, 2).numpy().T + weights[16:24].numpy()
     np.testing.assert_allclose(buffers["layers.1.running_mean"], inner.mean(axis=0), atol=1e-5)
