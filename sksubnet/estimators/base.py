@@ -491,6 +491,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""
+        check_is_fitted(self)
         nets = self._nets()  # once, for an update may exchange them
         for batch in self._batches(X):
             parts = [net.predictive(batch) for net in nets]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -285,6 +285,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
             Draws in the units of the target.
         """
         check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         generator = torch.Generator().manual_seed(draw_seed(random_state))
         draws = self._draw_targets(X, n_samples, generator).numpy()
         if self.target_transform_ is not None:

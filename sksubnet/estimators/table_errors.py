@@ -39,13 +39,22 @@ HINTS = {
 """By a part of the message that scikit-learn, NumPy or pandas gives."""
 
 
+HINTS_OF_TARGETS = {
+    "could not convert string": (
+        "y has text where a regressor needs numbers ({error}). Turn it into numbers, or take the "
+        "classifier, such as SubnetLaplaceClassifier, if these are classes."
+    ),
+}
+
+
 @contextlib.contextmanager
 def hints(what: str) -> Iterator[None]:
     """Say what to do about an error in the check of ``what``."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        for part, hint in HINTS.items():
+        known = HINTS | HINTS_OF_TARGETS if what == "y" else HINTS
+        for part, hint in known.items():
             if part in str(error):
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(hint.format(what=what, error=error)) from error

@@ -48,6 +48,11 @@ def plain(values: Any, what: str) -> Any:
     Tensors become arrays, and a mask without a masked value goes. Dates, durations and masked
     values are refused, wherever they are.
     """
+    if isinstance(values, str | bytes):
+        raise TypeError(
+            f"{what} is a text, {values!r:.80}, not a table. Read it first, for example with "
+            "pandas.read_csv."
+        )
     if isinstance(values, Mapping):
         raise TypeError(
             f"{what} is a {type(values).__name__}, not a table. Give a DataFrame or an array with "
@@ -78,6 +83,8 @@ def plain(values: Any, what: str) -> Any:
 
 def plain_targets(y: Any) -> Any:
     """Return targets or labels as scikit-learn can check them, or raise; also if one is missing."""
+    if y is None:
+        return None  # of which scikit-learn tells
     y = plain(y, "y")
     cells = y if isinstance(y, np.ndarray) else _as_array(y)
     if cells is not None and cells.dtype == object:

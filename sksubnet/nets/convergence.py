@@ -72,11 +72,15 @@ def check_frozen(trained: TrainedNet) -> None:
         share, loss = float(weights @ right), -float(weights @ likelihood.log_prob(latents, rows.y))
         if share * n_classes >= HALF_OF_CHANCE and loss <= 2 * math.log(n_classes):
             return
+        cause = (
+            "Its outputs are taken for the classes in sorted order: the likely cause is that it "
+            "was trained with its classes in another order, or on labels with other numbers"
+            if share * n_classes < 1
+            else "The likely cause is that X is scaled in another way than when it was trained"
+        )
         problem = (
             f"it is right on {share:.0%} of the rows with a mean log loss of {loss:.3g}, where "
-            f"equal probabilities have {math.log(n_classes):.3g}. Its outputs are taken for the "
-            "classes in sorted order: the likely cause is that it was trained with its classes in "
-            "another order, or on labels with other numbers"
+            f"equal probabilities have {math.log(n_classes):.3g}. {cause}"
         )
     elif likelihood.task == "regression":
         means = likelihood.mean(latents)

@@ -60,6 +60,11 @@ def _explained(error: Exception, net: NeuralNet, latent: Latent, rows: Tensor) -
                 f"a constant or an initial state of its own, in {name}. Use dtype='{name}', or "
                 "make these of the type of the input, with register_buffer or dtype=X.dtype."
             )
+    if _runs_in(torch.int64, net, latent, rows):
+        return ValueError(
+            f"The net's module takes integers, but rows of X are floating point ({error}). Turn "
+            "codes back into integers in forward, with X.long()."
+        )
     if isinstance(error, TypeError) and "forward()" in str(error):
         return TypeError(
             f"The net's module cannot be called with rows of X ({error}). Its forward gets them as "
@@ -79,9 +84,10 @@ def _explained(error: Exception, net: NeuralNet, latent: Latent, rows: Tensor) -
 
 
 def _runs_in(dtype: torch.dtype, net: NeuralNet, latent: Latent, rows: Tensor) -> bool:
-    """Whether a copy of the net takes the rows in another type."""
+    """Whether a copy of the net takes the rows in another type; integers, as it is."""
     try:
-        module = copy.deepcopy(latent.module).to(dtype)
+        module = copy.deepcopy(latent.module)
+        module = module.to(dtype) if dtype.is_floating_point else module
         evaluate(Returned(latent.on(module)), inputs_of(net, rows.to(dtype)))
     except Exception:  # then the type is not all that is wrong
         return False

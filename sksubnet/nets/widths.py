@@ -56,7 +56,21 @@ def with_widths(net: NeuralNet, widths: Widths, n_outputs: int, dtype: torch.dty
     net.set_params(**{f"module__{name}": width for name, width in widths.items()})
     if isinstance(net, NeuralNetClassifier):
         net.classes_inferred_ = np.arange(n_outputs)
-    net.initialize()
+    try:
+        net.initialize()
+    except TypeError as error:
+        raise TypeError(
+            f"The net cannot be initialised: {error}. Set what its module takes as "
+            "module__name=... of the net; what its criterion and optimizer take, as "
+            "criterion__name=... and optimizer__name=..."
+        ) from error
+    except ValueError as error:
+        if "empty parameter list" not in str(error):
+            raise
+        raise ValueError(
+            f"The net's module, {net.module!r:.80}, has no trainable weights, so there is nothing "
+            "to train. Layers have to be attributes of the module, or in a ModuleList."
+        ) from error
     settle(net, dtype)
     return net
 
