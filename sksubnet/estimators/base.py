@@ -467,6 +467,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _nets(self) -> list[Any]:
         """Nets that predict."""
+        check_is_fitted(self)
         nets: list[Any] = self.folds_
         return nets
 
