@@ -122,6 +122,10 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         positive weight: honest scores without another cross-validation. Only with folds.
     prior_precision_ : float
         Prior precision in use.
+    held_training_data_ : str
+        What this holds of single training rows, in words, and so do its pickles and files: with
+        more weights in the subnetwork than training rows, the posterior keeps the Jacobian of each
+        row, from which the row can be computed; with folds, ``out_of_fold_``.
     tuning_ : Tuned
         Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
@@ -328,6 +332,10 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         positive weight: honest scores without another cross-validation. Only with folds.
     prior_precision_ : float
         Prior precision in use.
+    held_training_data_ : str
+        What this holds of single training rows, in words, and so do its pickles and files: with
+        more weights in the subnetwork than training rows, the posterior keeps the Jacobian of each
+        row, from which the row can be computed; with folds, ``out_of_fold_``.
     tuning_ : Tuned
         Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
     target_transform_ : Transform or None

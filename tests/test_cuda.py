@@ -1,6 +1,9 @@
 """The same results on a GPU, where there is one."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +68,21 @@ def test_many_weights_on_the_gpu(monkeypatch):
     np.testing.assert_allclose(
         gpu.predictive(X).covariance, cpu.predictive(X).covariance, rtol=1e-6
     )
+
+
+WITHOUT_A_GPU = """
+import pickle, sys
+model, X, expected = pickle.load(open(sys.argv[1], "rb"))
+assert abs(model.predict_proba(X) - expected).max() < 1e-8
+"""
+
+
+def test_pickle_predicts_the_same_without_a_gpu(tmp_path):
+    X, _, gpu = on_both_devices("classification", selection="random")
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps((gpu, X, gpu.predict_proba(X))))
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", WITHOUT_A_GPU, path], check=True, env=hidden)
 
 
 def test_pickle_predicts_the_same():

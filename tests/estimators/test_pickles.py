@@ -21,6 +21,7 @@ from kept_models import (
     Tanh,
     X,
     Y,
+    answers,
     assert_same,
     few_epochs,
     frozen,
@@ -32,6 +33,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
+from skorch.exceptions import DeviceWarning
 from user_nets import MLP, binary_net, regressor_net
 
 import sksubnet
@@ -97,6 +99,19 @@ def test_the_training_goes_not_along() -> None:
     # the net goes on training
     again.net_.partial_fit(X, Y[:, None])
     assert len(again.net_.history) == 2 * len(model.net_.history)
+
+
+def test_a_net_of_another_device_comes_to_this_one() -> None:
+    model = user_regressor().fit(X, Y)
+    expected = answers(model)
+    model.net_.device = "cuda:7"  # what a fit there leaves in it
+    content = pickle.dumps(model)
+    if torch.cuda.device_count() < 8:
+        with pytest.warns(DeviceWarning, match="CUDA"):
+            again = pickle.loads(content)
+        assert again.net_.device == torch.device("cpu")
+        for one, other in zip(answers(again), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["default", "user"])
