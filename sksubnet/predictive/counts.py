@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sksubnet.predictive.likelihood import Likelihood
+from sksubnet.predictive.likelihood import LOG_UNIT, Likelihood
 
 MOST_DRAWN = 1e15
 """Largest rate that counts are drawn from; those of larger ones are the rate itself."""
@@ -53,6 +53,10 @@ class Poisson(Likelihood):
         rate = f.exp()
         counts = torch.poisson(rate.clamp_max(MOST_DRAWN), generator)
         return torch.where(rate < MOST_DRAWN, counts, rate)
+
+    def output_units(self, target_variance: Tensor) -> Tensor:
+        """Squared units (C,) of logarithms."""
+        return torch.full_like(target_variance, LOG_UNIT**2)
 
     def check_targets(self, y: Tensor) -> None:
         """Raise for targets below 0."""

@@ -19,6 +19,7 @@ from sksubnet.predictive.quadrature import N_DRAWS, latent_draws, latent_nodes, 
 
 __all__ = [
     "LINKS",
+    "LOG_UNIT",
     "Bernoulli",
     "Categorical",
     "Gaussian",
@@ -26,6 +27,11 @@ __all__ = [
     "check_shapes",
     "link_of",
 ]
+
+
+LOG_UNIT = 0.1
+"""Unit of outputs that are logarithms, so that their prior has a standard deviation of at most 1:
+their exponential has a mean that grows with exp(variance / 2), which held-out rows hardly tell."""
 
 
 class Likelihood:
@@ -158,7 +164,8 @@ class Likelihood:
     def output_units(self, target_variance: Tensor) -> Tensor:
         """Squares (C,) of what is one unit in the outputs, for targets of variance (T,).
 
-        The prior says between 1 and 10 of them; logits and logarithms are their own.
+        The prior says between 1 and 10 of them. Logits are their own units; of logarithms it is
+        ``LOG_UNIT``.
         """
         n_outputs = self.outputs_per_target * len(target_variance)
         return torch.ones(n_outputs, dtype=target_variance.dtype)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sksubnet.predictive.likelihood import Likelihood
+from sksubnet.predictive.likelihood import LOG_UNIT, Likelihood
 from sksubnet.predictive.quadrature import latent_nodes
 
 
@@ -65,8 +65,8 @@ class MeanVariance(Likelihood):
         return torch.cat([scale, torch.ones_like(scale)]), torch.cat([offset, 2 * scale.log()])
 
     def output_units(self, target_variance: Tensor) -> Tensor:
-        """Variances (2T,) of the targets, and 1 for the logarithms."""
-        return torch.cat([target_variance, torch.ones_like(target_variance)])
+        """Variances of the targets, and squared units of logarithms, (2T,)."""
+        return torch.cat([target_variance, torch.full_like(target_variance, LOG_UNIT**2)])
 
     def nodes(self, mean: Tensor, covariance: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Nodes over the logarithm of the variance; that of the mean goes into the variance.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 import torch
 from scipy import stats
 from skorch import NeuralNetRegressor
@@ -120,6 +121,19 @@ def test_the_prior_is_tuned_by_the_counts_of_held_out_rows():
     np.testing.assert_allclose(model.predictive(X).log_prob(y), np.log(mixed), rtol=1e-9)
     lower, upper = model.predict_interval(X, 0.9).T
     assert np.mean((lower <= y) & (y <= upper)) > 0.8
+
+
+def test_the_prior_keeps_means_of_exponentials_sane():
+    X, _, y = table(150)
+    model = SubnetLaplaceRegressor(deep_net(), subnetwork_size=20, cv=3, random_state=0).fit(X, y)
+    assert float(model.tuning_.grid[-1] / model.tuning_.grid[0]) == pytest.approx(100)
+    energies = []
+    for net in model.folds_:
+        rows = torch.as_tensor(X[net.held_out])
+        J = reference.jacobian(net.net.module_, rows)[:, 0, torch.as_tensor(net.subnetwork.indices)]
+        energies.append(J.square().sum(dim=1))
+    sd = float(torch.cat(energies).mean().sqrt()) / model.tuning_.grid[[0, -1]].sqrt().numpy()
+    np.testing.assert_allclose(sd, [1.0, 0.1], rtol=1e-3)  # of the log rate of an average row
 
 
 def test_the_evidence_is_maximised():
