@@ -149,7 +149,7 @@ def test_nets_with_other_content_differ():
 
 
 USER = """
-import abc, enum, functools, importlib, operator, sys
+import abc, enum, functools, types
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
@@ -170,6 +170,7 @@ class Settings:
     slope: float = 0.1
 
 SETTINGS = Settings()
+bound = types.MethodType(lambda self, x: x + 27, SETTINGS)
 
 def inner(x):
     return x * 3  # a factor
@@ -228,7 +229,7 @@ class Block(nn.Module):
         self.layer.register_forward_hook(lambda layer, inputs, output: output * 14)
 
     def forward(self, x, offset=15, *, gain=16):
-        return power(self.layer(x)) * SCALE + len(WIDTHS) + SETTINGS.slope
+        return power(self.layer(x)) * SCALE + len(WIDTHS) + SETTINGS.slope + bound(1)
 
 class Net(Base):
     def __init__(self, kind=Kind.PLAIN):
@@ -269,7 +270,6 @@ def weights(module, *, factor=24):
 def unrelated(x):
     return x + 99
 
-Net.__name_of_a_member__ = 25
 user = Halved(
     Net, criterion=Loss, optimizer=Steps, dataset=Table, callbacks=[Watcher(), ("plain", Callback)],
     module__kind=functools.partial(weights, factor=26),
@@ -313,6 +313,7 @@ EDITS = {
     "inner block": ("Linear(4, 8)", "Linear(4, 9)"),
     "function of a package": ("F.leaky_relu", "F.elu"),
     "local import": ("import fractions", "import decimal"),
+    "bound function": ("x + 27", "x + 28"),
     "operator": ("x**exponent", "x*exponent"),
     "base": ("class Net(Base)", "class Net(nn.Module, metaclass=Meta)"),
 }
