@@ -183,7 +183,9 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         """Predictive mean, with its uncertainty if asked for.
 
         The mean of a Laplace approximation is that of the trained net and costs one forward pass;
-        that of draws or an ensemble takes a pass for each draw or member.
+        that of draws or an ensemble takes a pass for each draw or member. With a `target_transform`
+        the mean of the target takes the whole predictive distribution; see there for targets that
+        have no mean, and :meth:`predict_quantiles` for the median.
 
         Parameters
         ----------

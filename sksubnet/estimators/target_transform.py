@@ -29,6 +29,9 @@ RELATIVE_STEP = float(np.cbrt(np.finfo(np.float64).eps))
 SMALLEST_STEP = 1e-4
 """Share of the training range that scales the step at least, near targets of 0."""
 
+N_WIDER_STEPS = 6
+"""Steps of ten times the last one that are tried where a transformer is flat."""
+
 POLE, STEEP = 1e-3, 10.0
 """An inverse that grows so many times in this last share of its values has a pole there."""
 
@@ -91,7 +94,8 @@ class FittedColumn:
         """Follow the values from those of the training targets to where the inverse ends."""
         (low, high), (z_low, z_high) = self.targets, self.values
         with QUIET:
-            ends = self._limit(z_low, z_high), self._limit(z_high, z_low)
+            spread = z_high - z_low or 1.0
+            ends = self._limit(z_low, -spread), self._limit(z_high, spread)
             found = replace(self, values=ends)
             bounds = (
                 2 * low - high if found._has_pole(ends[0], z_low) else -np.inf,
@@ -111,23 +115,33 @@ class FittedColumn:
         low, high = self.targets
         spread = high - low if high > low else max(abs(high), 1.0)
         step = RELATIVE_STEP * np.clip(np.abs(y), SMALLEST_STEP * spread, spread)
-        below, above = y - step, y + step
-        z_below, z, z_above = (self._transform(at) for at in (below, y, above))
-        below, z_below = (
-            np.where(np.isfinite(z_below), v, w) for v, w in ((below, y), (z_below, z))
-        )
-        above, z_above = (
-            np.where(np.isfinite(z_above), v, w) for v, w in ((above, y), (z_above, z))
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result: np.ndarray = np.log(np.maximum(z_above - z_below, 0) / (above - below))
-        return np.where(np.isnan(result), -np.inf, result)
+        slope = self._slope(y, step)
+        # A transformer may take all targets as one that are as near to its ends as this.
+        for _ in range(N_WIDER_STEPS):
+            flat = (slope == 0) & (y >= low) & (y <= high)
+            if not flat.any():
+                break
+            step = np.where(flat, 10 * step, step)
+            slope[flat] = self._slope(y[flat], step[flat])
+        with np.errstate(divide="ignore"):
+            result: np.ndarray = np.log(slope)
+        return result
 
-    def _limit(self, near: float, far: float) -> float:
-        """Last value on the side of ``near``, away from ``far``, of which there is a target."""
-        spread = abs(far - near) or 1.0
-        outwards = np.copysign(spread, near - far) if near != far else spread
-        known = near
+    def _slope(self, y: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Slope of g over a step to both sides, or to the one on which there is a value."""
+        z, ends = self._transform(y), []
+        for at in (y - step, y + step):
+            value = self._transform(at)
+            known = np.isfinite(value)
+            ends.append((np.where(known, at, y), np.where(known, value, z)))
+        (below, z_below), (above, z_above) = ends
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = np.maximum(z_above - z_below, 0) / (above - below)
+        return np.nan_to_num(slope, nan=0.0, posinf=0.0)
+
+    def _limit(self, known: float, outwards: float) -> float:
+        """Last value from a known one on, in steps from the one ``outwards``, that has a target."""
+        near, spread = known, abs(outwards)
         for doublings in range(N_DOUBLINGS):
             tried = near + outwards * 2.0**doublings
             if not self._is_value(tried, known, spread):

@@ -309,6 +309,39 @@ def test_numerical_derivative(offset, scale):
     assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        "log",
+        PowerTransformer(),
+        QuantileTransformer(n_quantiles=10, output_distribution="normal"),
+        FunctionTransformer(np.log1p, np.expm1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", [1.0, 3e5])
+def test_a_constant_target_is_predicted(transformer, value):
+    y = np.full(80, value)
+    model = SubnetLaplaceRegressor(target_transform=transformer, cv=None, **SMALL).fit(X, y)
+    assert_allclose(model.predict(X_NEW), value, rtol=1e-6)
+    assert_allclose(model.predict_quantiles(X_NEW, [0.1, 0.9]), value, rtol=1e-6)
+    if not isinstance(transformer, QuantileTransformer):  # which has no slope anywhere
+        assert np.isfinite(model.log_marginal_likelihood())
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_training_targets_of_a_quantile_transformer_have_a_density(scale):
+    """Its ends too, near which it takes all targets as one, and where there is one side only."""
+    y = scale * np.linspace(0, 1, 80)
+    transformer = QuantileTransformer(n_quantiles=80)
+    column = fit_target_transform(transformer, y[:, None]).columns[0]
+    inner = y[1:-1] if scale > 1e-3 else y[8:-8]  # it cannot tell the others apart
+    assert_allclose(column.log_derivative(inner), -np.log(scale), atol=1e-3)
+    if scale > 1e-3:  # half of it at the ends, on whose other side there is nothing
+        assert_allclose(column.log_derivative(y), -np.log(scale), atol=np.log(2) + 1e-3)
+    assert np.isfinite(column.log_derivative(y)).all()
+
+
 def test_the_users_transformer_is_not_fitted_and_clones_search_and_route():
     transformer = PowerTransformer()
     model = SubnetLaplaceRegressor(target_transform=transformer, cv=None, **SMALL)

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from dataclasses import replace
 
 import dense
 import numpy as np
@@ -284,6 +285,35 @@ def test_integer_weights_repeat_rows_and_rows_of_weight_zero_are_none(fitted):
     by_rows = pickle.loads(pickle.dumps(model)).update(X[repeated], y[repeated])
     for found, expected in zip(answers(by_weight, X), answers(by_rows, X), strict=True):
         assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def by_eigenvectors(net):
+    """The same net with its Cholesky factors exchanged for eigenvectors."""
+    posterior = net.posterior
+    upper = posterior.factor.matrix.triu(1)
+    ggn = upper + upper.mT + torch.diag(posterior.factor.diagonal)
+    values, basis = torch.linalg.eigh(ggn / posterior.noise_scale)
+    delta = posterior.prior_precision
+    return replace(net, posterior=GaussianPosterior(posterior.mean, values, basis, delta))
+
+
+def test_the_routes_agree_where_the_noise_was_tuned(monkeypatch):
+    """The factors of Cholesky's are of the GGN before the tuning."""
+    monkeypatch.setattr(sksubnet.posterior.kinds, "EIGEN_LIMIT", 3)
+    X, y = regression_rows_of(60)
+    model = SubnetLaplaceRegressor(REGRESSOR, cv=2, **SMALL).fit(X[:30], y[:30])
+    assert all(abs(net.posterior.noise_scale - 1) > 0.01 for net in model.folds_)
+    other = pickle.loads(pickle.dumps(model))
+    other.folds_ = [by_eigenvectors(net) for net in other.folds_]
+    found, expected = (
+        [fitted.update(X[part], y[part]) for part in (slice(30, 40), slice(40, 60))][-1]
+        for fitted in (model, other)
+    )
+    assert isinstance(model.folds_[0].posterior, CholeskyPosterior)
+    for value, wanted in zip(answers(found, X)[:3], answers(expected, X)[:3], strict=True):
+        assert_allclose(value, wanted, rtol=1e-8)
+    evidences = [fitted.log_marginal_likelihood() for fitted in (model, other)]
+    assert evidences[0] == pytest.approx(evidences[1], rel=1e-9)
 
 
 def test_folds_each_take_in_all_rows():
