@@ -196,6 +196,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         UserWarning
             If the posterior keeps what training rows can be computed from; see
             `held_training_data_`.
+
+        Notes
+        -----
+        pickle, joblib and cloudpickle keep any fit, and run code when they load. With the default
+        net, skops and MLflow's default format hold plain parts and ask for trust in the class of
+        the estimator alone (``trusted``, ``skops_trusted_types``).
         """
         save(self, path)
 

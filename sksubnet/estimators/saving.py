@@ -102,9 +102,14 @@ def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
     blank = safetensors.save(arrays, metadata)
     digest = hashlib.sha256(blank).hexdigest()
     file = blank.replace(_entry(NO_CHECKSUM), _entry(digest), 1)
-    if not _loaded(*_read(file, safetensors, os.fspath(path)), os.fspath(path), _given_net(model))[
-        1
-    ]:
+    name = os.fspath(path)
+    try:
+        _, same = _loaded(*_read(file, safetensors, name), name, _given_net(model))
+    except ValueError as error:
+        raise ValueError(
+            f"No file was written, because it could not be loaded again: {error}"
+        ) from error
+    if not same:
         raise ValueError(
             "The estimator would predict something else once it is loaded, so no file was written: "
             "training has changed something in the net that is neither a parameter nor a buffer. "
@@ -113,7 +118,7 @@ def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
     _write(path, file)
     if any(net.n_rows_held for net in model._fitted_nets()):
         warnings.warn(
-            f"{os.fspath(path)} holds {model.held_training_data_}. A posterior over fewer weights "
+            f"{name} holds {model.held_training_data_}. A posterior over fewer weights "
             "than rows, or with covariance='diag', holds sums over the rows only.",
             UserWarning,
             stacklevel=3,

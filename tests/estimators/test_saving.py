@@ -475,6 +475,12 @@ def test_what_cannot_be_held(change: Any, parts: Any, small: Any, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+def test_what_could_not_be_loaded_again_is_not_written(small: Any, tmp_path: Path) -> None:
+    model = copy.deepcopy(small).set_params(net=regressor_net(module__hidden=9))
+    assert_refused(lambda: model.save(tmp_path / "model"), "No file was written", "layers.0.bias")
+    assert not list(tmp_path.iterdir())
+
+
 class Sub(SubnetLaplaceRegressor):
     """A class of the user's."""
 
