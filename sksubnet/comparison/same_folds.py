@@ -12,7 +12,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import check_consistent_length, column_or_1d, indexable
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 
 from sksubnet.comparison.default_scores import (
@@ -126,7 +126,13 @@ def compare(
     _check_estimators(estimators, probabilities_needed=scoring is None)
     classify = is_classifier(next(iter(estimators.values())))
     X, y = indexable(X, y)
-    if classify:
+    if classify and type_of_target(y) == "multilabel-indicator":
+        if scoring is None:
+            raise ValueError(
+                "y has several labels for each row, for which there are no default scores; give "
+                "a scoring such as 'roc_auc', 'f1_macro' or 'accuracy'."
+            )
+    elif classify:
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
     shifted = _check_shifted({} if shifted is None else shifted, X)

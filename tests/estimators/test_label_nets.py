@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 from user_nets import MLP, OPTIONS, assert_refused, binary_net
@@ -19,6 +19,8 @@ from sksubnet import (
     SubnetLaplaceClassifier,
     SWAGClassifier,
     VOGNClassifier,
+    compare,
+    cross_val_predictive,
 )
 
 ALL = {"subnetwork_size": "all", "candidates": "all", "cv": None, "random_state": 0}
@@ -110,6 +112,20 @@ def test_folds_tuning_and_scorers():
     scores = cross_val_score(quick, X, Y, scoring="roc_auc", cv=3)
     assert scores.mean() > 0.55
     assert cross_val_score(quick, X, Y, scoring="f1_macro", cv=3).shape == (3,)
+
+
+def test_several_estimators_and_rows_out_of_folds():
+    X, Y = table(60)
+    models = {"Laplace": SubnetLaplaceClassifier(label_net(), **QUICK)}
+    splitter = KFold(3, shuffle=True, random_state=0)
+    frame = compare(models, X, Y, cv=splitter, scoring="roc_auc").to_frame()
+    expected = cross_val_score(models["Laplace"], X, Y, cv=splitter, scoring="roc_auc")
+    assert frame["roc_auc"]["mean"].iloc[0] == pytest.approx(expected.mean())
+    assert_refused(lambda: compare(models, X, Y), "several labels", "scoring")
+    out = cross_val_predictive(models["Laplace"], X, Y, cv=splitter)
+    for train, test in splitter.split(X):
+        fitted = clone(models["Laplace"]).fit(X[train], Y[train])
+        np.testing.assert_allclose(out.probabilities()[test], fitted.predict_proba(X[test]))
 
 
 def test_the_default_net_takes_labels():
