@@ -101,10 +101,9 @@ class Linearised:
             f = latents.clone().requires_grad_()
             total = self.weights @ self.likelihood.log_prob(f, self.y)
             (slope,) = torch.autograd.grad(total, f)
-        rows = self.combined(slope[..., None])
-        if isinstance(rows, FactoredRows):
-            return rows.combine(torch.ones(1, len(rows), dtype=torch.float64))[0]
-        return rows.sum(dim=(0, 1))
+        if isinstance(self.jacobian, FactoredRows):
+            return self.jacobian.combine(slope.reshape(1, -1))[0]
+        return torch.tensordot(slope, self.jacobian, dims=2)
 
     def roots(self, latents: Tensor) -> Tensor | FactoredRows:
         """Rows (B, K, S) whose outer products add up to the GGN at latents (B, C)."""
@@ -184,6 +183,8 @@ def _linearised(prior: FullPosterior, trained: TrainedNet, plan: JacobianPlan, r
     def computed() -> Iterator[Linearised]:
         for batch in batches(rows, step):
             latents, jacobian = prior.jacobian(trained.latent, plan, batch.X)
+            if isinstance(jacobian, Tensor):
+                jacobian = jacobian.contiguous()  # its rows come last, and are asked for often
             y = batch.y.double() if batch.y.is_floating_point() else batch.y
             likelihood, weights = batch.likelihood(trained.likelihood), batch.weights.double()
             yield Linearised(latents, jacobian.double(), likelihood, y.cpu(), weights.cpu())

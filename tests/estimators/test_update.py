@@ -287,6 +287,24 @@ def test_integer_weights_repeat_rows_and_rows_of_weight_zero_are_none(fitted):
         assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_count_by_the_noise_that_the_net_gives_them():
+    X, y = regression_rows_of(80)
+    model = SubnetLaplaceRegressor(REGRESSOR, noise="input", cv=None, **SMALL).fit(X[:40], y[:40])
+    (net,) = model.folds_
+    rows = torch.as_tensor(X[40:], dtype=net.latent.dtype)
+    noise = net.noise(rows)[:, 0].numpy()
+    assert noise.std() > 0.05 * noise.mean()
+    latents, J = (
+        part[:, 0].double().numpy() for part in net.posterior.jacobian(net.latent, net.plan, rows)
+    )
+    values, basis = net.posterior.eigenvalues.numpy(), net.posterior.basis.numpy()
+    precision = basis * values @ basis.T + net.posterior.prior_precision * np.eye(12)
+    residual = (y[40:] - model._y_mean) / model._y_scale - latents
+    precision = precision + (J.T / noise) @ J
+    shift = np.linalg.solve(precision, J.T @ (residual / noise))
+    assert_allclose(model.update(X[40:], y[40:]).folds_[0].shift, shift, rtol=1e-8)
+
+
 def by_eigenvectors(net):
     """The same net with its Cholesky factors exchanged for eigenvectors."""
     posterior = net.posterior
