@@ -15,6 +15,7 @@ from sksubnet.baselines import (
 from sksubnet.comparison import Comparison, compare, cross_val_predictive
 from sksubnet.estimators import load
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet.nets import TabularNet
 from sksubnet.predictive import Likelihood, LikelihoodLoss, Predictive
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "SWAGRegressor",
     "SubnetLaplaceClassifier",
     "SubnetLaplaceRegressor",
+    "TabularNet",
     "VOGNClassifier",
     "VOGNRegressor",
     "__version__",

@@ -453,5 +453,5 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         if not isinstance(self.noise, str):
             return "constant"
         if self.noise == "auto":
-            return "auto" if self.net is None else "constant"
+            return "auto" if self._tabular is not None else "constant"
         return self.noise

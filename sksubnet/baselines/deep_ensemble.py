@@ -28,7 +28,7 @@ from sksubnet.estimators import (
     mixed_moments,
     savable,
 )
-from sksubnet.nets import has_module_instance, is_frozen
+from sksubnet.nets import TabularNet, has_module_instance, is_frozen
 from sksubnet.predictive import Predictive, pick_components
 from sksubnet.progress import progress
 
@@ -73,7 +73,7 @@ class DeepEnsemble(BayesianNet):
         """
         table = self._start_fit(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
-        member = self._member()
+        member = self._reading_codes(self._member())
         rows = self._rows_of_members(table)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_member)(member, *rows, int(seed))
@@ -118,6 +118,22 @@ class DeepEnsemble(BayesianNet):
 
     def _fitted_nets(self) -> list[FittedNet]:
         return [net for member in self.estimators_ for net in member._fitted_nets()]
+
+    @property
+    def _tabular(self) -> TabularNet | None:
+        return self.net._tabular if isinstance(self.net, BayesianNet) else super()._tabular
+
+    def _encoded(self, table: Table) -> Table:
+        return table  # each member does that itself
+
+    def _reading_codes(self, member: BayesianNet) -> BayesianNet:
+        """Tell the default net of a member which columns are codes of categories."""
+        tabular = member._tabular
+        if tabular is None or not self._columns.levels:
+            return member
+        net = clone(tabular).set_params(categorical_features=list(self._columns.levels))
+        reading: BayesianNet = clone(member).set_params(net=net)
+        return reading
 
     def _inputs(self, X: Any) -> np.ndarray:
         """Validate rows; the members know no column names."""

@@ -15,7 +15,7 @@ from sksubnet.estimators import (
     Table,
     savable,
 )
-from sksubnet.nets import Schedule, TrainedNet
+from sksubnet.nets import Schedule, TabularNet, TrainedNet
 from sksubnet.sampling import DropoutDraws, check_dropout
 
 
@@ -28,6 +28,11 @@ class MCDropout(NetDraws):
     }
 
     n_draws: int
+    dropout: float
+
+    @property
+    def _tabular(self) -> TabularNet | None:
+        return TabularNet(dropout=self.dropout) if self.net is None else super()._tabular
 
     def _initial_net(
         self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None

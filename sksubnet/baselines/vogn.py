@@ -86,6 +86,7 @@ class VOGN(NetDraws):
             verbose=self.verbose,
             stream=initial.stream,
             draws_nothing=draws_nothing(initial.net),
+            novel=self._novel(initial.latent),
         )
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:

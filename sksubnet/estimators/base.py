@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_array, check_random_state, check_X_y
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from sksubnet.estimators.columns import Columns, is_frame
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
 from sksubnet.estimators.packing import check_versions, for_pickles, of_pickles, versions
@@ -34,12 +35,14 @@ from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.estimators.table_kinds import plain, plain_targets
 from sksubnet.jacobian import SharedSetting
 from sksubnet.nets import (
+    Encoding,
     Inputs,
     KeptNet,
     Latent,
     RandomStream,
     Rows,
     Schedule,
+    TabularNet,
     TrainedNet,
     Training,
     TrainingMemory,
@@ -47,7 +50,6 @@ from sksubnet.nets import (
     check_frozen,
     check_net,
     check_reading,
-    default_net,
     draws_nothing,
     fingerprint,
     fit_net,
@@ -151,6 +153,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     """Folds of the rows; one net for estimators without the parameter."""
 
     _is_fitted = False
+    _columns: Columns
+    _encoding: Encoding
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._is_fitted
@@ -228,6 +232,37 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         nets: list[FittedNet] = self.folds_
         return nets
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; those of the default net (``net__lr``) are of a ``TabularNet``.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name, those of the net as ``net__<name>``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        if params.get("net", self.net) is None and any(name.startswith("net__") for name in params):
+            params = {**params, "net": TabularNet()}
+        estimator: Self = super().set_params(**params)
+        return estimator
+
+    @property
+    def _tabular(self) -> TabularNet | None:
+        """What makes the default net; ``None`` with a net of the user's."""
+        if self.net is None:
+            return TabularNet()
+        return self.net if isinstance(self.net, TabularNet) else None
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        reads_tables = self._tabular is not None
+        tags.input_tags.allow_nan = tags.input_tags.categorical = reads_tables
+        return tags
+
     @property
     def net_(self) -> Any:
         """The trained net, where there is one."""
@@ -246,25 +281,54 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         )
 
     def _check_rows(self, X: Any, y: Any = "no_validation", *, reset: bool, **checks: Any) -> Any:
-        """Validate: float64 ``X`` (and ``y``), with a hint on what to do where that fails."""
+        """Validate: float64 ``X`` (and ``y``), with a hint on what to do where that fails.
+
+        For the default net, missing numbers are NaN, and categories are codes.
+        """
         if reset:
             checks["ensure_min_samples"] = 2
         X = plain(X, "X")
         if not isinstance(y, str):
             y = plain_targets(y)
+        tabular = self._tabular
         with hints("X or y" if checks.get("y_numeric") else "X"):
-            checked = validate_data(
-                self,
-                X,
-                y,
-                reset=reset,
-                dtype=np.float64,
-                allow_nd=self.net is not None,
-                **checks,
+            if tabular is None:
+                checked = validate_data(
+                    self, X, y, reset=reset, dtype=np.float64, allow_nd=True, **checks
+                )
+                if reset:
+                    self._row_shape = checked[0].shape[1:]
+                return checked
+            checks |= {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+            if not is_frame(X):
+                if not reset:
+                    return self._columns.read(validate_data(self, X, reset=False, **checks))
+                rows, targets = validate_data(self, X, y, reset=True, **checks)
+            else:
+                validate_data(self, X, y, reset=reset, skip_check_array=True)
+                if not reset:
+                    return check_array(self._columns.read(X), **checks)
+                targets = check_X_y(np.zeros((len(X), 1)), y, **checks)[1]
+                rows = X
+            self._columns = Columns.of(rows, tabular.categorical_features)
+            read = check_array(self._columns.read(rows), ensure_all_finite="allow-nan")
+        self._row_shape = read.shape[1:]
+        return read, targets
+
+    def _inputs(self, X: Any) -> np.ndarray:
+        """Validate rows, and give them as inputs (N, ...) of the nets."""
+        rows: np.ndarray = self._check_rows(X, reset=False)
+        if self._tabular is None:
+            return rows
+        unfilled = self._encoding.unfilled(rows)
+        if len(unfilled):
+            names = ", ".join(repr(self._columns.names[j]) for j in unfilled[:5])
+            raise ValueError(
+                f"X has missing values (NaN) in column {names}, and fit had none in any column, so "
+                "that nothing is known of such rows. Fill them first, for example with "
+                "SimpleImputer, or fit with rows that have some missing."
             )
-        if reset:
-            self._row_shape = checked[0].shape[1:]
-        return checked
+        return self._encoding(rows)
 
     def _check_weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray:
         """Non-negative weights (N,), ones if ``None``."""
@@ -281,9 +345,16 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Rows of positive weight; equal ones are one where that is what folds are made of."""
         if groups is not None:
             check_consistent_length(X, groups)
-        table = Table.of(X, y, weights, groups, parts_of(self.cv, X, y, groups))
-        merges = merges_rows(self.cv, len(table), self.net is None)
+        table = self._encoded(Table.of(X, y, weights, groups, parts_of(self.cv, X, y, groups)))
+        merges = merges_rows(self.cv, len(table), self._tabular is not None)
         return table.merged() if merges else table
+
+    def _encoded(self, table: Table) -> Table:
+        """Give rows as the inputs of the default net."""
+        if self._tabular is None:
+            return table
+        self._encoding = Encoding.of(table.X, table.weights, self._columns.n_codes)
+        return replace(table, X=self._encoding(table.X))
 
     def _folds(self, table: Table, classify: bool, seed: int) -> list[Fold] | None:
         """Folds of the rows, ``None`` for one net that holds rows out by itself."""
@@ -294,7 +365,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     "FrozenEstimator is trained already; use cv=None."
                 )
             return None
-        return folds_of(table, self.cv, default_net=self.net is None, classify=classify, seed=seed)
+        default_net = self._tabular is not None
+        return folds_of(table, self.cv, default_net=default_net, classify=classify, seed=seed)
 
     def _initial_net(
         self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
@@ -303,15 +375,15 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
         The default net trains by the schedule, ``None`` where it holds rows out itself.
         """
-        net, X = self.net, table.X
-        if net is None:
-            net = default_net(
+        net, X, tabular = self.net, table.X, self._tabular
+        if tabular is not None:
+            net = tabular.build(
                 X,
                 table.weights,
                 task=task,
                 schedule=schedule or Schedule.alone(len(X)),
                 validation_fraction=self.validation_fraction,
-                dropout=getattr(self, "dropout", 0.0),
+                blank=(X.shape[1] - 1,) if self._encoding.counts_novel else (),
                 verbose=self.verbose,
             )
         check_net(net)
@@ -394,6 +466,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             seed=seed,
             verbose=self.verbose,
             draws_nothing=draws_nothing(net),
+            novel=self._novel(latent),
         )
         if is_frozen(self.net):
             check_frozen(trained)
@@ -401,9 +474,14 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             check_convergence(trained, net.history, learning_rates(net))
         return trained
 
+    def _novel(self, latent: Latent) -> Tensor | None:
+        """Give what a cell of a new kind adds to inputs (F,) of the default net."""
+        novel = None if self._tabular is None else self._encoding.novel
+        return None if novel is None else tensor_of(novel, latent)
+
     def _check_reading(self, initial: InitialNet, table: Table) -> None:
         """Refuse a net of the user's that does to rows or outputs what later steps would miss."""
-        if self.net is not None:
+        if self._tabular is None:
             rows = tensor_of(table.X[:CHECKED_ROWS].copy(), initial.latent)
             targets = None if is_frozen(self.net) else table.y[:CHECKED_ROWS]
             check_reading(initial.net, rows, targets, initial.likelihood)
@@ -414,7 +492,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
         Whatever the caller's mode, for nothing can be trained in inference mode.
         """
-        is_small = self.n_jobs is None and self.net is None and table.X.size <= SMALL_TABLE
+        is_default = self.n_jobs is None and self._tabular is not None
+        is_small = is_default and table.X.size <= SMALL_TABLE
         with ONE_THREAD if is_small else torch_threads(self.n_jobs), torch.inference_mode(False):
             yield
 
@@ -464,7 +543,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
         """Validate rows and give them in batches, as the net reads them."""
         check_is_fitted(self)
-        inputs = self._check_rows(X, reset=False)
+        inputs = self._inputs(X)
         step = step or min(net.rows_per_batch for net in self._nets())
         first = self._nets()[0]
         with torch_threads(self.n_jobs):

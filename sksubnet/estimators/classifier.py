@@ -146,7 +146,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         if self._n_labels is not None:
             return self._start_label_net(table, seed, schedule)
         n_classes = len(self.classes_)
-        if self.net is None:
+        if self._tabular is not None:
             n_outputs = 1 if n_classes == 2 else n_classes
         else:
             check_net(self.net)

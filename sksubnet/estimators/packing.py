@@ -20,15 +20,20 @@ from sklearn import model_selection, preprocessing
 from sklearn.exceptions import InconsistentVersionWarning
 from torch import Tensor
 
+from sksubnet.estimators.columns import Columns
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.target_transform import ByColumn, FittedColumn
 from sksubnet.jacobian import FactoredRows, JacobianPlan, LayerRows, PlannedParameter, Site
 from sksubnet.nets import (
+    Bins,
+    Encoding,
     NoiseNet,
     Rows,
     Schedule,
     StoredTabular,
+    TabularNet,
+    Tails,
     Training,
     kept,
     latent_of,
@@ -190,7 +195,7 @@ def _ufunc(parts: dict[str, Any]) -> np.ufunc:
 
 def _noise(parts: dict[str, Any]) -> NoiseNet:
     nets = tuple(net.restored() for net in parts["nets"])
-    return NoiseNet(nets, parts["levels"])
+    return NoiseNet(nets, parts["levels"], parts["encoding"])
 
 
 def _random_state(parts: dict[str, Any]) -> np.random.RandomState:
@@ -239,22 +244,26 @@ keep(
     *map(_scalar_form, (np.bool_, np.str_, np.int32, np.int64, np.float32, np.float64)),
     Form(np.random.RandomState, lambda v: v.get_state(legacy=False), _random_state),
     Form.of_fitted_net(LinearisedNet),
+    Form(TabularNet, lambda v: v.get_params(), lambda p: TabularNet(**p)),
     Form(Training, _training_parts, _training),
     Form(
         NoiseNet,
-        lambda v: {"nets": [kept(net) for net in v.nets], "levels": v.levels},
+        lambda v: {**vars(v), "nets": [kept(net) for net in v.nets]},
         _noise,
     ),
     *map(
         Form.of_fields,
         (
             Bernoulli,
+            Bins,
             ByColumn,
             Categorical,
+            Columns,
             CompoundPredictive,
             CholeskyPosterior,
             DiagonalPosterior,
             DropoutDraws,
+            Encoding,
             FactoredRows,
             FittedColumn,
             Gaussian,
@@ -275,6 +284,7 @@ keep(
             Site,
             StoredTabular,
             Subnetwork,
+            Tails,
             TransformedPredictive,
             Tuned,
             WeightDraws,

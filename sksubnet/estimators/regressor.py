@@ -132,11 +132,11 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
 
     def _checked_likelihood(self, y: np.ndarray) -> Likelihood:
         """Likelihood that the net's criterion stands for; raise where targets do not fit it."""
+        if self._tabular is not None:
+            return Gaussian(torch.ones(y.shape[1], dtype=torch.float64))
         net = self.net
         while isinstance(net, BayesianNet):  # as member of an ensemble
             net = net.net
-        if net is None:
-            return Gaussian(torch.ones(y.shape[1], dtype=torch.float64))
         check_net(net)
         criterion = criterion_of(net)
         likelihood = likelihood_of(criterion, y.shape[1])

@@ -31,7 +31,7 @@ from sksubnet.estimators.packing import (
     versions,
     wholes_of,
 )
-from sksubnet.nets import KeptNet, NamedNet, frozen_like, is_frozen, resolved
+from sksubnet.nets import KeptNet, NamedNet, TabularNet, frozen_like, is_frozen, resolved
 
 if TYPE_CHECKING:
     from sksubnet.estimators.base import BayesianNet
@@ -233,7 +233,7 @@ def _parts_of_estimator(model: BayesianNet) -> dict[str, Any]:
     params = model.get_params(deep=False)
     net, others = model.net, set(vars(model)) - set(params)
     params |= {name: None for name in OF_THE_MACHINE & params.keys()}
-    if net is not None and type(net) not in SAVABLE.values():
+    if net is not None and type(net) not in (TabularNet, *SAVABLE.values()):
         params["net"] = Given(is_frozen(net))
     fit = {name: vars(model)[name] for name in sorted(others - {"_metadata_request"})}
     return {"params": params, "fit": fit, "requests": _requests(model)}
@@ -266,7 +266,9 @@ def _requests(model: BayesianNet) -> dict[str, dict[str, Any]]:
 
 
 def _given_net(model: Any) -> Any:
-    """Return the user's net, which may be that of the members."""
+    """Return the user's net, which may be that of the members; ``None`` with the default net."""
+    if isinstance(model.net, TabularNet):
+        return None
     return _given_net(model.net) if type(model.net) in SAVABLE.values() else model.net
 
 

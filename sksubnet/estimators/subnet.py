@@ -368,7 +368,7 @@ class SubnetLaplace(BayesianNet):
             Mean over the reference inputs and the nets, between 0 and 1.
         """
         check_is_fitted(self)
-        inputs = self._check_rows(X, reset=False)
+        inputs = self._inputs(X)
         weights = self._check_weights(sample_weight, inputs)
         # the GGN does not depend on the targets
         table = Table.of(inputs, weights, weights)
@@ -387,6 +387,7 @@ class SubnetLaplace(BayesianNet):
             held_out=None,
             seed=net.seed,
             reference=self._reference_inputs(net.net, latent),
+            novel=self._novel(latent),
         )
         candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
         return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
@@ -456,7 +457,7 @@ class SubnetLaplace(BayesianNet):
         if isinstance(self.reference, str):
             return self.reference
         try:
-            return read(self._check_rows(self.reference, reset=False), net, latent)
+            return read(self._inputs(self.reference), net, latent)
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
 

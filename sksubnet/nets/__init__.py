@@ -7,10 +7,12 @@ on that value.
 Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 """
 
+from sksubnet.nets.bins import Bins, Tails
 from sksubnet.nets.caching import TrainingMemory
 from sksubnet.nets.convergence import check_convergence, check_frozen
-from sksubnet.nets.default import Schedule, default_net, draws_nothing, n_epochs_kept
+from sksubnet.nets.default import Schedule, TabularNet, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
+from sksubnet.nets.encoding import UNSEEN, Encoding
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
@@ -41,6 +43,9 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
+    "UNSEEN",
+    "Bins",
+    "Encoding",
     "Inputs",
     "KeptNet",
     "Latent",
@@ -50,6 +55,8 @@ __all__ = [
     "Rows",
     "Schedule",
     "StoredTabular",
+    "TabularNet",
+    "Tails",
     "TrainedNet",
     "Training",
     "TrainingMemory",
@@ -62,7 +69,6 @@ __all__ = [
     "check_reading",
     "count_rows",
     "criterion_of",
-    "default_net",
     "draws_nothing",
     "fingerprint",
     "fit_net",

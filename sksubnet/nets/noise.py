@@ -15,12 +15,15 @@ from torch import Tensor
 
 from sksubnet.jacobian import evaluate
 from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
-from sksubnet.nets.default import Schedule, default_net
+from sksubnet.nets.default import Schedule, TabularNet
+from sksubnet.nets.encoding import Encoding
 from sksubnet.nets.inputs import latent_of
 from sksubnet.nets.modules import load
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows
 from sksubnet.nets.training import fit_net, prepare
+
+NOISE_NET = TabularNet(bins=0, lr=2e-3, patience=8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +36,13 @@ class NoiseNet:
         Logarithm of the variance over the level.
     levels : tuple of Tensor of shape (C,)
         Variance where the logarithm is 0.
+    encoding : Encoding
+        How rows, flattened, are standardised.
     """
 
     nets: tuple[Any, ...]
     levels: tuple[Tensor, ...]
+    encoding: Encoding
 
     @property
     def latents(self) -> tuple[Latent, ...]:
@@ -45,8 +51,10 @@ class NoiseNet:
 
     def __call__(self, X: Tensor) -> Tensor:
         """Noise variances (B, C) of rows, float64 on the CPU."""
+        inputs = _standardised(X, self.encoding, self.latents[0].dtype)
         members = zip(self.latents, self.levels, strict=True)
-        return torch.stack([level * _factor(latent, X) for latent, level in members]).mean(dim=0)
+        parts = [level * _factor(latent, inputs) for latent, level in members]
+        return torch.stack(parts).mean(dim=0)
 
     def scaled(self, scale: float) -> NoiseNet:
         """Noise of so many times the variance."""
@@ -60,15 +68,22 @@ class NoiseNet:
 
     @classmethod
     def mean(cls, nets: Sequence[NoiseNet]) -> NoiseNet:
-        """Average the variances of nets that have one member each."""
+        """Average the variances of nets of the same rows, with one member each."""
         members = tuple(member for net in nets for member in net.nets)
-        return cls(members, tuple(level for net in nets for level in net.levels))
+        levels = tuple(level for net in nets for level in net.levels)
+        return cls(members, levels, nets[0].encoding)
+
+
+def _standardised(X: Tensor, encoding: Encoding, dtype: torch.dtype) -> Tensor:
+    """Rows (B, ...) as inputs (B, F) of a noise net."""
+    inputs = encoding(X.flatten(1).double().cpu().numpy())
+    return torch.as_tensor(inputs, dtype=dtype, device=X.device)
 
 
 def _factor(latent: Latent, X: Tensor) -> Tensor:
     """Variances (B, C) over the level, float64 on the CPU."""
     with torch.inference_mode():
-        change = evaluate(latent, X.flatten(1)).double().cpu()
+        change = evaluate(latent, X).double().cpu()
     return change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp()
 
 
@@ -76,20 +91,22 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
     """Train on squared residuals, the targets (N, C) of the rows; stop early on those held out."""
     weights = train.weights / train.weights.sum()
     level = (weights @ train.y).clamp(min=torch.finfo(train.y.dtype).tiny)
+    row_weights = train.weights.double().cpu().numpy()
+    encoding = Encoding.of(train.X.flatten(1).double().cpu().numpy(), row_weights, {})
     train, held_out = (
-        replace(rows, X=rows.X.flatten(1), y=rows.y / level) for rows in (train, held_out)
+        replace(rows, X=_standardised(rows.X, encoding, dtype), y=rows.y / level)
+        for rows in (train, held_out)
     )
     X = train.X.double().cpu().numpy()
-    net = default_net(
+    net = NOISE_NET.build(
         X,
-        train.weights.double().cpu().numpy(),
+        row_weights,
         task="noise",
         schedule=Schedule.until_stopped(len(train)),
-        verbose=0,
     )
     stream = RandomStream(seed)
     with stream.everywhere():
         net = prepare(net, X[:2], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
-    return NoiseNet((net,), (level.double().cpu(),))
+    return NoiseNet((net,), (level.double().cpu(),), encoding)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from sksubnet.jacobian import deep_copy
-from sksubnet.nets.default import TASKS, Schedule, Tabular, tabular_net
+from sksubnet.nets.default import TASKS, Schedule, Tabular, TabularNet, tabular_net
 from sksubnet.nets.keeping import keepable_copy
 from sksubnet.nets.modules import Training, load, outcome, settle, whole_module
 from sksubnet.nets.randomness import RandomStream
@@ -38,6 +38,7 @@ def library_versions() -> dict[str, str]:
 class StoredTabular:
     """The default net: how it is made, and what its training gave."""
 
+    settings: TabularNet
     task: str
     schedule: Schedule
     module: dict[str, Any]
@@ -48,12 +49,16 @@ class StoredTabular:
 
     def restored(self) -> NeuralNet:
         """Make the net again."""
+        settings = clone(self.settings)
+        if not torch.cuda.is_available() and str(settings.device).startswith("cuda"):
+            settings.set_params(device="cpu")
         net = tabular_net(
+            settings,
             self.task,
             self.schedule,
             self.module,
-            validation_fraction=self.validation_fraction,
-            verbose=self.verbose,
+            self.validation_fraction,
+            self.verbose,
         )
         with RandomStream(0).everywhere():
             net = with_widths(net, {}, self.module["n_outputs"], getattr(torch, self.dtype))
@@ -98,9 +103,18 @@ def kept(net: NeuralNet) -> StoredTabular | KeptNet:
     if not isinstance(net, Tabular):
         return KeptNet(net)
     stops_early = net.train_split is not None
+    settings = TabularNet(
+        lr=net.lr,
+        weight_decay=net.optimizer__weight_decay,
+        batch_size=net.batch_size,
+        device=str(net.device),
+    )
+    if stops_early:
+        settings.set_params(patience=dict(net.callbacks)["early_stopping"].patience)
     return StoredTabular(
+        settings=settings,
         task=tasks[type(net), net.criterion],
-        schedule=Schedule(net.batch_size, stops_early, net.max_epochs),
+        schedule=Schedule(len(net.history), stops_early, net.max_epochs),
         module=net.get_params_for("module"),
         validation_fraction=net.train_split.cv if stops_early else 0.2,
         verbose=net.verbose,

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from sksubnet.nets.keeping import packed
 from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
+from sksubnet.nets.tabular import masks_drawn_from
 from sksubnet.predictive import Gaussian, Likelihood
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ class TrainedNet:
         Random numbers that the fit goes on with, where not anew from the seed.
     draws_nothing : bool
         Whether the module in training mode is known not to draw from the global random states.
+    novel : Tensor of shape (n_inputs,) or None
+        What a cell of a kind that training has not seen adds to inputs, where there can be one.
     """
 
     module: nn.Module
@@ -192,6 +195,7 @@ class TrainedNet:
     noise: NoiseNet | None = None
     stream: RandomStream | None = None
     draws_nothing: bool = False
+    novel: Tensor | None = None
 
     def weight_vector(self) -> Tensor:
         """All weights (P,), in the order of ``parameters_to_vector``."""
@@ -201,7 +205,10 @@ class TrainedNet:
     def row_order(self) -> Iterator[torch.Generator]:
         """Give what to draw the order of rows from while the module trains on, reproducibly."""
         stream = self.stream or RandomStream(self.seed)
-        with stream.around(known=self.draws_nothing) as generator:
+        with (
+            stream.around(known=self.draws_nothing) as generator,
+            masks_drawn_from(self.module, generator),
+        ):
             yield generator
 
 

@@ -31,8 +31,9 @@ from sksubnet.nets.loading import (
     WeightedLoader,
     inputs_cast,
 )
-from sksubnet.nets.modules import Training, outcome, settle
+from sksubnet.nets.modules import Training, outcome, settle, whole_module
 from sksubnet.nets.randomness import RandomStream
+from sksubnet.nets.tabular import masks_drawn_from
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.widths import named_widths, with_widths
 from sksubnet.predictive import Bernoulli, MultiLabel
@@ -164,6 +165,7 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
         settle(net, train.weights.dtype)  # a callback may have made the module anew
         loans.enter_context(_lent(net, **_compiled(net), **_weighing(net, weights)))
         loans.enter_context(inputs_cast(net, train.weights.dtype))
+        loans.enter_context(masks_drawn_from(whole_module(net), generator))
         fit_until_stopped(net, dataset)
         net.notify("on_train_end", X=dataset, y=None)
     if weighted and not weights.were_left:

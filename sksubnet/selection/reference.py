@@ -39,6 +39,9 @@ N_SAMPLED = 10_000
 NEGLIGIBLE = 1e-2
 """Directions whose eigenvalue is below this share of the prior precision are left to the prior."""
 
+NOVEL_EVERY = 8
+"""One of so many mixtures has a cell of a kind that training has not seen, where there can be."""
+
 PRECISIONS = torch.logspace(-8, 2, 201, dtype=torch.float64)
 """Prior precisions to compare, in units of the largest eigenvalue."""
 
@@ -104,7 +107,7 @@ def reference_inputs(trained: TrainedNet) -> Inputs:
     """Return inputs (m, ...) at which the predictive variance is to be kept.
 
     Mixtures of two training rows with a uniform share, unless the net carries others; codes, which
-    cannot be mixed, are taken as they are.
+    cannot be mixed, are taken as they are. Some have a cell of a new kind where there can be one.
     """
     given = trained.reference
     if not isinstance(given, str):
@@ -119,7 +122,10 @@ def reference_inputs(trained: TrainedNet) -> Inputs:
     if given == "train" or not any(leaf.is_floating_point() for leaf in tree_leaves(X)):
         return first
     second = take_rows(X, _drawn(trained, uniforms[1]))
-    return tree_map(functools.partial(_mixtures, uniforms[2]), first, second)
+    mixtures = tree_map(functools.partial(_mixtures, uniforms[2]), first, second)
+    if trained.novel is not None:
+        mixtures[::NOVEL_EVERY] += trained.novel.to(mixtures)
+    return mixtures
 
 
 def _mixtures(shares: Tensor, first: Tensor, second: Tensor) -> Tensor:

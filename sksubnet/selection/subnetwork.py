@@ -118,10 +118,17 @@ CANDIDATES = ("weights", "all")
 def candidate_mask(module: nn.Module, candidates: Any) -> Tensor:
     """Boolean mask (P,) of the weights that may be selected.
 
-    ``"weights"`` follows the paper's code: trainable, no biases, no normalisation layers.
+    ``"weights"`` follows the paper's code: trainable, no biases, no normalisation layers; and none
+    that a module's class names in ``not_candidates``.
     """
     if isinstance(candidates, str) and candidates in CANDIDATES:
-        normalising = {
+        left_out = {
+            layer.get_parameter(name)
+            for layer in module.modules()
+            for name in getattr(type(layer), "not_candidates", ())
+            if name in dict(layer.named_parameters())
+        }
+        left_out |= {
             parameter
             for layer in module.modules()
             if isinstance(layer, NORMALISATION)
@@ -131,7 +138,7 @@ def candidate_mask(module: nn.Module, candidates: Any) -> Tensor:
             module,
             lambda name, parameter: (
                 candidates == "all"
-                or ("bias" not in name.rpartition(".")[2] and parameter not in normalising)
+                or ("bias" not in name.rpartition(".")[2] and parameter not in left_out)
             ),
         )
     return explicit_mask(module, candidates, "candidates", CANDIDATES)

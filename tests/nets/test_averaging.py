@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sksubnet.nets.averaging import DECAY, AveragedWeights
-from sksubnet.nets.default import Schedule, TabularRegressor, default_net, n_epochs_kept
+from sksubnet.nets.default import Schedule, TabularNet, TabularRegressor, n_epochs_kept
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.training import fit_net, prepare
@@ -20,6 +20,9 @@ from sksubnet.nets.training import fit_net, prepare
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 2))
 Y = X[:, :1] * X[:, 1:] + 0.5 * RNG.normal(size=(90, 1))
+
+
+NET = TabularNet(bins=0)
 
 
 class Watch(Callback):
@@ -55,7 +58,7 @@ def rows(part):
 
 def trained(schedule):
     """Train on the first 60 rows; the others stop it where the schedule says so."""
-    net = default_net(X[:60], np.ones(60), task="regression", schedule=schedule, verbose=0)
+    net = NET.build(X[:60], np.ones(60), task="regression", schedule=schedule)
     watch = Watch()
     callbacks = [*(net.callbacks or []), ("watch", watch)]
     net.set_params(callbacks=callbacks)
@@ -154,9 +157,7 @@ def test_the_averages_are_validated_and_the_best_of_them_kept(stopped):
 
 def test_nothing_of_the_averages_stays_in_the_net(stopped):
     net, _ = trained(Schedule.of_epochs(60, 3))
-    plain = default_net(
-        X[:60], np.ones(60), task="regression", schedule=Schedule.of_epochs(60, 3), verbose=0
-    )
+    plain = NET.build(X[:60], np.ones(60), task="regression", schedule=Schedule.of_epochs(60, 3))
     assert isinstance(plain, TabularRegressor)
     options = {**plain.get_params(deep=False), "callbacks": [("watch", Watch())]}
     with RandomStream(0).everywhere():

@@ -1,108 +1,199 @@
-"""The default net's scaling and clipping against repetition and the formula."""
+"""The default net against its formula, its tails against ridge regression."""
+
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from torch import nn
 
-from sksubnet.nets.tabular import CLIP, TabularMLP, robust_scale
+from sksubnet import MAPRegressor, MCDropoutRegressor, SubnetLaplaceRegressor, TabularNet
+from sksubnet.nets.bins import Bins, Tails
+from sksubnet.nets.tabular import CLIP, TabularMLP, clipped, fit_tails, masks_drawn_from
+from sksubnet.selection import candidate_mask
 
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(41, 3)) * [1, 100, 1e-3] + [0, 5, -1]
+HEAVY = RNG.normal(size=80) * np.where(np.arange(80) % 6 == 0, 40, 1)
+Z = np.column_stack([RNG.normal(size=80), HEAVY, RNG.integers(0, 2, 80)])
+ONES = np.ones(80)
+BINS, TAILS = Bins.of(Z, ONES, 4), Tails.of(Z, ONES)
 
 
-def test_scale_is_the_mean_and_the_standard_deviation():
-    center, scale = robust_scale(X, np.ones(41))
-    assert_allclose(center, X.mean(axis=0))
-    assert_allclose(1 / scale, X.std(axis=0))
+def net(**options):
+    torch.manual_seed(0)
+    options = {"hidden": (5, 4), "bins": BINS, "tails": TAILS} | options
+    module = TabularMLP(3, 2, **options).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return module
 
 
-def test_outliers_count_as_values_ten_interquartile_ranges_from_the_median():
-    # With 41 rows the quartiles are the 11th, 21st and 31st value.
-    low, median, high = np.sort(X, axis=0)[[10, 20, 30]]
-    wild, moved = X.copy(), X.copy()
-    most, least = X.argmax(axis=0), X.argmin(axis=0)
-    columns = range(3)
-    wild[most, columns], wild[least, columns] = [1e4, 1e12, 1e200], [-1e9, -1e4, -1e300]
-    moved[most, columns] = (median + 10 * (high - low))[columns]
-    moved[least, columns] = (median - 10 * (high - low))[columns]
-    center, scale = robust_scale(wild, np.ones(41))
-    assert_allclose(center, moved.mean(axis=0))
-    assert_allclose(1 / scale, moved.std(axis=0))
+def array(parameter):
+    return parameter.detach().numpy()
 
 
-def test_mostly_zero_columns_are_scaled_by_what_is_not_zero():
-    counts = np.zeros((41, 1))
-    counts[:4, 0] = [1, 5, 7, 700]
-    center, scale = robust_scale(counts, np.ones(41))
-    assert_allclose([center[0], 1 / scale[0]], [713 / 41, counts.std()])
+def squashed(z):
+    return z / np.sqrt(1 + (z / CLIP) ** 2)
 
 
-def test_scale_of_huge_and_tiny_columns_neither_overflows_nor_vanishes():
-    center, scale = robust_scale(X * [1e200, 1e-200, 1], np.ones(41))
-    expected = robust_scale(X, np.ones(41))
-    assert_allclose(center / [1e200, 1e-200, 1], expected[0])
-    assert_allclose(scale * [1e200, 1e-200, 1], expected[1])
+def test_net_is_its_formula():
+    module = net().eval()
+    assert list(TAILS.column) == [1]
+    module.tail_weight.copy_(torch.tensor([[0.3], [-0.2]], dtype=torch.float64))
+    shares = [
+        np.interp(Z[:, j], [low, low + width], [0, 1]) - mean
+        for j, low, width, mean in zip(*vars(BINS).values(), strict=True)
+    ]
+    units = squashed(Z) @ array(module.dense.weight).T + array(module.dense.bias)
+    units += np.stack(shares, axis=1) @ array(module.binned.weight).T
+    for layer in (module.rest[1], module.rest[3]):
+        units = units / (1 + np.exp(-units)) @ array(layer.weight).T + array(layer.bias)
+    t = Z[:, 1].clip(TAILS.low, TAILS.high)
+    expected = units + (t - squashed(t))[:, None] * [0.3, -0.2]
+    assert_allclose(array(module(torch.as_tensor(Z))), expected, rtol=1e-10)
 
 
-def test_integer_weights_equal_repetition():
-    counts = np.resize([1, 4, 2, 3], 41)
-    weighted = robust_scale(X, counts.astype(float))
-    repeated = robust_scale(X.repeat(counts, axis=0), np.ones(counts.sum()))
-    assert_allclose(weighted, repeated, rtol=1e-12)
-    assert (weighted[0] != robust_scale(X, np.ones(41))[0]).any()
-    assert_allclose(robust_scale(X, 0.5 * counts), weighted)
-
-
-@pytest.mark.parametrize("value", [0.0, 7.3, -1e9])
-def test_constant_columns_never_act(value):
-    constant = np.full((41, 1), value)
-    center, scale = robust_scale(constant, np.ones(41))
-    assert (center[0], scale[0]) == (value, 0.0)
-    net = TabularMLP(1, 2, center=center, scale=scale).double()
-    far = net(torch.tensor([[value], [value + 1e6]], dtype=torch.float64))
-    assert torch.equal(far[0], far[1])
-
-
-@pytest.mark.parametrize("n_rare", [1, 3, 20])
-def test_two_values_are_scaled_by_half_their_distance_however_rare_one_is(n_rare):
-    two = np.zeros((41, 2))
-    two[:n_rare, 0] = 1
-    two[:n_rare, 1] = -6
-    center, scale = robust_scale(two, np.ones(41))
-    assert_allclose(center, 0)
-    assert_allclose(scale, [2, 1 / 3])
-    center, scale = robust_scale(1 - two, np.ones(41))
-    assert_allclose(center, 1)
-    assert_allclose(scale, [2, 1 / 3])
-
-
-def test_net_scales_clips_smoothly_and_then_is_a_plain_mlp():
-    center, scale = robust_scale(X, np.ones(41))
-    net = TabularMLP(3, 2, hidden=(5, 4), center=center, scale=scale).double()
-    hidden = (X - center) * scale
-    hidden = hidden / np.sqrt(1 + (hidden / CLIP) ** 2)
-    for number in (0, 2, 4):
-        layer = net.layers[number]
-        hidden = hidden @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-        if number < 4:
-            hidden = hidden / (1 + np.exp(-hidden))
-    assert_allclose(net(torch.as_tensor(X)).detach(), hidden, rtol=1e-10)
-    assert [name for name, _ in net.named_buffers()] == ["center", "scale"]
+def test_bins_begin_without_effect_and_so_do_inputs_that_are_blank():
+    torch.manual_seed(0)
+    with_bins = TabularMLP(3, 2, bins=BINS, blank=(1,)).double()
+    assert (with_bins.binned.weight == 0).all()
+    assert (with_bins.dense.weight[:, 1] == 0).all()
+    assert (with_bins.dense.weight[:, [0, 2]] != 0).all()
 
 
 def test_clipping_is_smooth_bounded_and_the_identity_near_the_median():
-    net = TabularMLP(1, 1, hidden=()).double()
-    net.layers[0].weight.data.fill_(1)
-    net.layers[0].bias.data.fill_(0)
-    z = torch.tensor([0.0, 1e-4, 1.0, 3.0, 50.0, 1e12], dtype=torch.float64, requires_grad=True)
-    outputs = net(z[:, None])[:, 0]
-    (slope,) = torch.autograd.grad(outputs.sum(), z)
-    clipped = outputs.detach()
-    assert_allclose(clipped[:2], [0, 1e-4], rtol=1e-8)
-    assert float(clipped[3]) == pytest.approx(3 / np.sqrt(2))
-    assert (clipped.diff() > 0).all()
-    assert clipped.max() <= CLIP
+    z = torch.tensor([0.0, 1e-4, 1.0, 3.0, 50.0, 1e9], dtype=torch.float64, requires_grad=True)
+    values = clipped(z)
+    (slope,) = torch.autograd.grad(values.sum(), z)
+    values = values.detach()
+    assert_allclose(values[:2], [0, 1e-4], rtol=1e-8)
+    assert float(values[3]) == pytest.approx(3 / np.sqrt(2))
+    assert (values.diff() > 0).all()
+    assert values.max() <= CLIP
     assert float(slope[0]) == 1
     assert (slope[:5] > 0).all()
     assert (slope[:5].diff() < 0).all()
+
+
+def test_bins_are_dropped_in_training_alone_and_keep_their_mean():
+    module, X = net(bin_dropout=0.4), torch.as_tensor(Z)
+    bins = module._bins(X)
+    with masks_drawn_from(module, torch.Generator().manual_seed(0)):
+        module.eval()
+        assert torch.equal(module._dropped(bins), bins)
+        module.train()
+        draws = torch.stack([module._dropped(bins) for _ in range(4000)])
+    assert torch.equal(module._dropped(bins), bins)  # without a source of masks
+    nonzero = bins.abs() > 0.05
+    share = (draws == 0).double().mean(dim=0)[nonzero]
+    assert_allclose(share, 0.4, atol=0.05)
+    assert_allclose(draws.mean(dim=0), bins, atol=0.06)
+
+
+def test_the_same_fit_draws_the_same_masks_and_leaves_the_global_state():
+    X, y = RNG.normal(size=(60, 3)), RNG.normal(size=60)
+    before = torch.get_rng_state()
+    first, second = (
+        MAPRegressor(TabularNet(max_epochs=3), random_state=0).fit(X, y) for _ in range(2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_allclose(first.predict(X), second.predict(X), rtol=0)
+    without = MAPRegressor(TabularNet(max_epochs=3, bin_dropout=0), random_state=0).fit(X, y)
+    assert not np.allclose(without.predict(X), first.predict(X), rtol=1e-4)
+
+
+def test_tails_are_those_of_ridge_regression():
+    module, weights = net(), RNG.uniform(0.5, 2, 80)
+    targets = RNG.normal(size=(80, 2)) + Z[:, 1:2]
+    fit_tails(module, *(torch.as_tensor(v) for v in (Z, targets, weights)))
+    t = Z[:, 1:2].clip(TAILS.low, TAILS.high)
+    columns = np.hstack([t - squashed(t), squashed(Z)])
+    ridge = Ridge(alpha=10).fit(columns, targets, sample_weight=weights)
+    assert_allclose(module.tail_weight, ridge.coef_[:, :1], rtol=1e-8)
+
+
+def test_tails_are_told_by_the_rows_that_train_and_training_leaves_them():
+    X, y = Z.copy(), Z[:, 1] + 0.1 * RNG.normal(size=80)
+    train, held_out = np.arange(70), np.arange(70, 80)
+    reg = SubnetLaplaceRegressor(
+        TabularNet(max_epochs=3), cv=[(train, held_out)], noise="constant", random_state=0
+    ).fit(X, y)
+    module = reg.net_.module_
+    inputs = reg._encoding(X)
+    scaled = (y - y.mean()) / y.std()
+    expected = TabularMLP(3, 1, tails=Tails.of(inputs, ONES)).double()
+    rows = (inputs[train], scaled[train, None], ONES[train])
+    fit_tails(expected, *(torch.as_tensor(v) for v in rows))
+    assert_allclose(module.tail_weight, expected.tail_weight, rtol=1e-8)
+
+
+def test_bins_are_no_candidates_unless_asked_for():
+    module = net()
+    names = [name for name, p in module.named_parameters() for _ in range(p.numel())]
+    chosen = {
+        name for name, kept in zip(names, candidate_mask(module, "weights"), strict=True) if kept
+    }
+    assert chosen == {"dense.weight", "rest.1.weight", "rest.3.weight"}
+    assert candidate_mask(module, "all").all()
+    named = candidate_mask(module, ["binned"])
+    assert {name for name, kept in zip(names, named, strict=True) if kept} == {"binned.weight"}
+
+
+def test_dropout_of_bins_stays_off_in_draws_of_mc_dropout():
+    X, y = RNG.normal(size=(60, 3)), RNG.normal(size=60)
+    reg = MCDropoutRegressor(TabularNet(max_epochs=2, dropout=0.3), n_draws=3, random_state=0)
+    module = reg.fit(X, y).net_.module_
+    assert sum(isinstance(layer, nn.Dropout) for layer in module.modules()) == 2
+    assert module.masks is None
+    inputs = torch.as_tensor(reg._encoding(X))
+    (net_,) = reg.folds_
+    draws = net_.draws(net_.latent, inputs)
+    binned = module.binned.weight.detach().clone()
+    module.bin_dropout = 0.0
+    assert torch.equal(net_.draws(net_.latent, inputs), draws)
+    module.binned.weight.data.zero_()
+    assert not torch.allclose(net_.draws(net_.latent, inputs), draws) or not binned.any()
+
+
+def test_parameters_reach_the_net():
+    options = dict(hidden=(7,), bins=3, dropout=0.2, lr=0.01, weight_decay=0.5)
+    options |= dict(batch_size=20, max_epochs=4, patience=2, bin_dropout=0.1)
+    X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
+    fitted = MAPRegressor(TabularNet(**options), random_state=0).fit(X, y).net_
+    assert [tuple(p.shape) for p in fitted.module_.parameters()] == [
+        (7, 2),
+        (7,),
+        (7, 6),
+        (1, 7),
+        (1,),
+    ]
+    assert (fitted.module_.rest[1].p, fitted.module_.bin_dropout) == (0.2, 0.1)
+    assert (fitted.lr, fitted.batch_size, fitted.max_epochs) == (0.01, 20, 4)
+    assert fitted.optimizer_.param_groups[0]["weight_decay"] == 0.5
+    assert len(fitted.history) == 4
+
+
+def test_parameters_of_the_default_net_can_be_set_and_cloned():
+    reg = SubnetLaplaceRegressor().set_params(net__lr=0.1, net__hidden=(3,))
+    assert (reg.net.lr, reg.net.hidden) == (0.1, (3,))
+    assert clone(reg).get_params()["net__lr"] == 0.1
+    with pytest.raises(ValueError, match=r"'module'.*TabularNet.*Valid parameters.*hidden"):
+        SubnetLaplaceRegressor().set_params(net__module__hidden=(3,))
+    with pytest.raises(ValueError, match="patience"):
+        MAPRegressor(TabularNet(patience=0)).fit(Z[:, :2], Z[:, 0])
+
+
+def test_the_default_net_is_a_tabular_net_as_it_is():
+    X, y = RNG.normal(size=(40, 2)), RNG.normal(size=40)
+    one = SubnetLaplaceRegressor(prior_precision=1.0, cv=None, random_state=0).fit(X, y)
+    other = clone(one).set_params(net=TabularNet()).fit(X, y)
+    assert_allclose(one.predict(X, return_std=True), other.predict(X, return_std=True), rtol=0)
+
+
+def test_a_fitted_net_can_be_pickled():
+    X, y = RNG.normal(size=(40, 2)), RNG.normal(size=40)
+    reg = MAPRegressor(TabularNet(max_epochs=2), random_state=0).fit(X, y)
+    assert_allclose(pickle.loads(pickle.dumps(reg)).predict(X), reg.predict(X), rtol=0)
