@@ -345,9 +345,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Rows of positive weight; equal ones are one where that is what folds are made of."""
         if groups is not None:
             check_consistent_length(X, groups)
-        table = self._encoded(Table.of(X, y, weights, groups, parts_of(self.cv, X, y, groups)))
+        table = Table.of(X, y, weights, groups, parts_of(self.cv, X, y, groups))
         merges = merges_rows(self.cv, len(table), self._tabular is not None)
-        return table.merged() if merges else table
+        return self._encoded(table.merged() if merges else table)
 
     def _encoded(self, table: Table) -> Table:
         """Give rows as the inputs of the default net."""

@@ -46,7 +46,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         net = self.net
         while isinstance(net, BayesianNet):  # as member of an ensemble
             net = net.net
-        tags.classifier_tags.multi_label = net is None or has_logits(net)
+        tags.classifier_tags.multi_label = self._tabular is not None or has_logits(net)
         return tags
 
     def _start_fit(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Table:

@@ -35,9 +35,9 @@ class Columns:
         for j, name in enumerate(names):
             column = _column(X, j)
             if j in named or not _is_number(column):
-                values = _values(column)
-                if j in named or not all(isinstance(v, NUMBERS) for v in values if v is not None):
-                    levels[j] = _levels(values, name, is_text=not _is_category(column))
+                values, declared = _values(column), j in named or _is_category(column)
+                if declared or not all(isinstance(v, NUMBERS) for v in values if v is not None):
+                    levels[j] = _levels(values, name, is_text=not declared)
         return cls(names, levels)
 
     @property

@@ -71,10 +71,10 @@ class Table:
         rows of other groups, or that the user's folds take otherwise, stay apart.
         """
         parts = (self.X, self.y, self.groups, self.parts)
-        columns = [part.reshape(len(self), -1) + 0.0 for part in parts if part is not None]
-        _, first, inverse = np.unique(
-            np.hstack(columns), axis=0, return_index=True, return_inverse=True
-        )
+        content = np.hstack([part.reshape(len(self), -1) for part in parts if part is not None])
+        if (missing := np.isnan(content)).any():  # which is not even equal to itself
+            content = np.hstack([np.where(missing, 0.0, content), missing])
+        _, first, inverse = np.unique(content + 0.0, axis=0, return_index=True, return_inverse=True)
         inverse = inverse.reshape(-1)
         place = np.where(self.place >= 0, inverse[self.place], -1)
         return Table(
