@@ -28,11 +28,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch classifier, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Its criterion gives the likelihood:
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``. Widths that the module's
         signature names (``n_features``, ``n_outputs``, ...) are filled in.
     subnetwork_size : int, float or str, default="auto"
@@ -55,7 +55,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         training rows, or rows (n_reference, n_features) from where the net will be used.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
         What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
-        paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
+        paper does, and the weights of the default net's bins, which are constant beyond the data;
+        ``"all"`` is every trainable parameter; or names, indices or a mask.
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
@@ -223,11 +224,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Widths that the module's signature names
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Widths that the module's signature names
         (``n_features``, ``n_outputs``, ...) are filled in. Its criterion gives the likelihood:
         ``MSELoss``, or another one of the notes.
     subnetwork_size : int, float or str, default="auto"
@@ -250,7 +251,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         training rows, or rows (n_reference, n_features) from where the net will be used.
     candidates : {"weights", "all"}, list of str or array-like, default="weights"
         What may be selected: ``"weights"`` leaves out biases and normalisation layers as the
-        paper does, ``"all"`` is every trainable parameter; or names, indices or a mask.
+        paper does, and the weights of the default net's bins, which are constant beyond the data;
+        ``"all"`` is every trainable parameter; or names, indices or a mask.
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.

@@ -10,30 +10,41 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-from sksubnet.nets.default import Schedule, default_net
-from sksubnet.nets.tabular import TabularMLP, robust_scale
+from sksubnet.nets.default import Schedule, TabularNet
+from sksubnet.nets.encoding import robust_scale
+from sksubnet.nets.tabular import TabularMLP
 
 
 class Variant(TabularMLP):
-    """The net for tables with another activation or another clip."""
+    """The net for tables with scaling, activation and clip of its own."""
+
+    center: Tensor
+    scale: Tensor
 
     def __init__(
         self,
         n_features: int,
         n_outputs: int,
+        center: np.ndarray,
+        scale: np.ndarray,
         activation: type[nn.Module] = nn.SiLU,
         clip: float = 3.0,
         **options: Any,
     ) -> None:
         super().__init__(n_features, n_outputs, **options)
+        self.register_buffer("center", torch.as_tensor(center))
+        self.register_buffer("scale", torch.as_tensor(scale))
         self.clip = clip
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.rest):
             if isinstance(layer, nn.SiLU):
-                self.layers[i] = activation()
+                self.rest[i] = activation()
 
     def forward(self, X: Tensor) -> Tensor:
         z = (X - self.center) * self.scale
-        outputs: Tensor = self.layers(z / torch.sqrt(1 + (z / self.clip) ** 2))
+        units = self.dense(z / torch.sqrt(1 + (z / self.clip) ** 2))
+        if self.binned is not None:
+            units = units + self.binned(self._dropped(self._bins(z)))
+        outputs: Tensor = self.rest(units)
         return outputs
 
 
@@ -41,32 +52,35 @@ def net_of(changes: dict[str, Any], X: np.ndarray, task: str) -> NeuralNet:
     """The net of some changes to `START`."""
     value = START | changes
     held_out, batch_size = value["held_out"], value["batch_size"]
-    net = default_net(
-        X,
+    center, scale = value["scaling"](X)
+    settings = TabularNet(
+        hidden=value["hidden"],
+        bins=value["bins"],
+        bin_dropout=value["bin_dropout"],
+        dropout=value["dropout"],
+        lr=value["lr"],
+        weight_decay=value["weight_decay"],
+        batch_size=batch_size(len(X)) if callable(batch_size) else batch_size,
+        max_epochs=value["max_epochs"],
+    )
+    net = settings.build(
+        (X - center) * scale,
         np.ones(len(X)),
         task=task,
         schedule=Schedule.alone(len(X)),
         validation_fraction=held_out,
-        verbose=0,
     )
-    center, scale = value["scaling"](X)
     stop = EarlyStopping(
         patience=value["patience"], threshold=value["threshold"], load_best=True, sink=silent
     )
     schedule = value["schedule"]
     return net.set_params(
         module=Variant,
-        module__hidden=value["hidden"],
         module__activation=value["activation"],
-        module__dropout=value["dropout"],
         module__clip=value["clip"],
         module__center=center,
         module__scale=scale,
-        optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=value["weight_decay"],
-        lr=value["lr"],
-        batch_size=batch_size(len(X)) if callable(batch_size) else batch_size,
-        max_epochs=value["max_epochs"],
+        module__tails=None,
         callbacks=[
             ("early_stopping", stop),
             *([("schedule", schedule(value))] if schedule else []),
@@ -123,6 +137,8 @@ def epochs(n: int, schedule: Callable[..., LRScheduler], lr: float) -> dict[str,
 
 START: dict[str, Any] = {
     "hidden": (64, 64),
+    "bins": 0,
+    "bin_dropout": 0.4,
     "activation": nn.SiLU,
     "dropout": 0.0,
     "scaling": quartiles,
@@ -136,8 +152,11 @@ START: dict[str, Any] = {
     "schedule": None,
     "held_out": 0.2,
 }
-CHOSEN = {"scaling": robust, "batch_size": share(8), "lr": 5e-3, "patience": 15}
+CHOSEN = {"scaling": robust, "batch_size": share(8), "lr": 5e-3, "patience": 15, "bins": 8}
 ONE_CHANGE: dict[str, dict[str, Any]] = {
+    "no bins": {"bins": 0},
+    "16 bins": {"bins": 16},
+    "bins without dropout": {"bin_dropout": 0.0},
     "batch 64": {"batch_size": 64},
     "batch 256": {"batch_size": 256},
     "batch N/4": {"batch_size": share(4)},

@@ -179,7 +179,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
 
     Parameters
     ----------
-    net : skorch net, estimator or None, default=None
+    net : skorch net, TabularNet, estimator or None, default=None
         What each member is: a skorch net, ``None`` for the default net of :class:`MAPClassifier`,
         or an unfitted estimator of this package such as :class:`SubnetLaplaceClassifier`, which
         makes a mixture of posteriors; `dtype`, `validation_fraction` and `memory` are then those
@@ -313,7 +313,7 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
 
     Parameters
     ----------
-    net : skorch net, estimator or None, default=None
+    net : skorch net, TabularNet, estimator or None, default=None
         What each member is: a skorch net, ``None`` for the default net of :class:`MAPRegressor`,
         or an unfitted estimator of this package such as :class:`SubnetLaplaceRegressor`, which
         makes a mixture of posteriors; `noise`, `normalize_y`, `dtype`, `validation_fraction` and

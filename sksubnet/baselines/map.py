@@ -49,11 +49,11 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch classifier, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Its criterion gives the likelihood:
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
@@ -134,11 +134,11 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Its criterion gives the likelihood: ``MSELoss``, or
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Its criterion gives the likelihood: ``MSELoss``, or
         another one of :class:`SubnetLaplaceRegressor`.
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` minimises the

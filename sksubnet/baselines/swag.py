@@ -49,11 +49,11 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch classifier, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Its criterion gives the likelihood:
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Its criterion gives the likelihood:
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
     n_draws : int, default=30
         Number of draws of the weights, made once in ``fit``; they take as many times the memory of
@@ -172,11 +172,11 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
 
     Parameters
     ----------
-    net : skorch net, FrozenEstimator or None, default=None
+    net : skorch net, TabularNet, FrozenEstimator or None, default=None
         A skorch regressor, copied and trained in ``fit`` (its parameters are reachable as
         ``net__lr``, ``net__module__...``), a fitted one in
-        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for a multilayer perceptron that
-        scales its inputs and stops early. Its criterion gives the likelihood: ``MSELoss``, or
+        :class:`~sklearn.frozen.FrozenEstimator`, or ``None`` for :class:`TabularNet`,
+        the default net for tables. Its criterion gives the likelihood: ``MSELoss``, or
         another one of :class:`SubnetLaplaceRegressor`.
     n_draws : int, default=30
         Number of draws of the weights, made once in ``fit``; they take as many times the memory of

@@ -125,9 +125,9 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
 
     Parameters
     ----------
-    net : skorch net or None, default=None
+    net : skorch net, TabularNet or None, default=None
         A skorch classifier, copied (its parameters are reachable as ``net__batch_size``,
-        ``net__module__...``), or ``None`` for a multilayer perceptron that scales its inputs. Its
+        ``net__module__...``), or ``None`` for :class:`TabularNet`, the default net for tables. Its
         criterion gives the likelihood: ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
         Training starts from the initial weights of its module.
     prior_precision : float, default=10.0
@@ -252,10 +252,10 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
 
     Parameters
     ----------
-    net : skorch net or None, default=None
+    net : skorch net, TabularNet or None, default=None
         A skorch regressor, copied (its parameters are reachable as ``net__batch_size``,
-        ``net__module__...``), or ``None`` for a multilayer perceptron that scales its inputs.
-        Training starts from the initial weights of its module. Its criterion gives the likelihood:
+        ``net__module__...``), or ``None`` for :class:`TabularNet`, the default net for
+        tables. Training starts from the initial weights of its module. Its criterion gives the likelihood:
         ``MSELoss``, or another one of :class:`SubnetLaplaceRegressor`.
     prior_precision : float, default=10.0
         Precision of the Gaussian prior on every weight of the net for the scaled targets.

@@ -16,6 +16,7 @@ MOST_LEVELS = 500
 MOST_DISTINCT = 0.5
 """Share of the rows whose texts may differ, where there are more than a few."""
 
+
 @dataclass(frozen=True, eq=False)
 class Columns:
     """Which columns of a table are categories, and the levels of these.
