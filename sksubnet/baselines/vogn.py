@@ -254,8 +254,8 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     ----------
     net : skorch net, TabularNet or None, default=None
         A skorch regressor, copied (its parameters are reachable as ``net__batch_size``,
-        ``net__module__...``), or ``None`` for :class:`TabularNet`, the default net for
-        tables. Training starts from the initial weights of its module. Its criterion gives the likelihood:
+        ``net__module__...``), or ``None`` for :class:`TabularNet`, the default net for tables.
+        Training starts from the initial weights of its module. Its criterion gives the likelihood:
         ``MSELoss``, or another one of :class:`SubnetLaplaceRegressor`.
     prior_precision : float, default=10.0
         Precision of the Gaussian prior on every weight of the net for the scaled targets.
