@@ -301,23 +301,26 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 return checked
             checks |= {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
             if not is_frame(X):
-                if not reset:
-                    return self._columns.read(validate_data(self, X, reset=False, **checks))
-                rows, targets = validate_data(self, X, y, reset=True, **checks)
+                checked = validate_data(self, X, y, reset=reset, **checks)
+                rows, targets = (checked, y) if isinstance(y, str) else checked
             else:
                 validate_data(self, X, y, reset=reset, skip_check_array=True)
-                if not reset:
-                    return check_array(self._columns.read(X), **checks)
-                targets = check_X_y(np.zeros((len(X), 1)), y, **checks)[1]
-                rows = X
-            self._columns = Columns.of(rows, tabular.categorical_features)
+                rows, targets = X, y
+                if not isinstance(y, str):
+                    targets = check_X_y(np.zeros((X.shape[0], 1)), y, **checks)[1]
+            if reset:
+                self._columns = Columns.of(rows, tabular.categorical_features)
             read = check_array(self._columns.read(rows), ensure_all_finite="allow-nan")
-        self._row_shape = read.shape[1:]
-        return read, targets
+        if reset:
+            self._row_shape = read.shape[1:]
+        return read if isinstance(y, str) else (read, targets)
 
     def _inputs(self, X: Any) -> np.ndarray:
         """Validate rows, and give them as inputs (N, ...) of the nets."""
-        rows: np.ndarray = self._check_rows(X, reset=False)
+        return self._as_inputs(self._check_rows(X, reset=False))
+
+    def _as_inputs(self, rows: np.ndarray) -> np.ndarray:
+        """Give validated rows as inputs (N, ...) of the nets."""
         if self._tabular is None:
             return rows
         unfilled = self._encoding.unfilled(rows)

@@ -229,6 +229,7 @@ class SubnetLaplace(BayesianNet):
         check_is_fitted(self)
         with ONE_UPDATE:
             table = self._new_rows(X, y, sample_weight)
+            table = replace(table, X=self._as_inputs(table.X))
             with self._fit_threads(table):
                 nets = [
                     updated_net(net, read_rows(net, table), self._log_units) for net in self.folds_

@@ -118,7 +118,7 @@ def test_settings_reach_the_members():
     assert isinstance(member, MAPRegressor)
     assert (member.noise_std_, reg.noise_std_) == (30.0, 30.0)
     assert (member._y_mean, member._y_scale) == (0, 1)
-    assert member.net_.module_.layers[0].weight.dtype == torch.float32
+    assert member.net_.module_.dense.weight.dtype == torch.float32
 
 
 def test_processes_give_the_same_members():

@@ -1,6 +1,7 @@
 """Tables as people bring them: against the same columns encoded by hand, in three libraries."""
 
 import datetime
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sksubnet import (
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
     TabularNet,
+    load,
 )
 from sksubnet.estimators.columns import MOST_LEVELS, Columns
 from sksubnet.nets import UNSEEN
@@ -252,3 +254,23 @@ def test_nets_of_the_user_take_what_they_took():
         reg.fit(FRAME[["number", "text"]].dropna(), Y[FRAME["text"].notna()])
     with pytest.raises(ValueError, match="NaN"):
         reg.fit(FRAME[["holes"]], Y)
+
+
+def test_updates_read_tables_too(fitted):
+    one, codes = pickle.loads(pickle.dumps(fitted)), Columns.of(FRAME).read(FRAME)
+    net = clone(QUICK).set_params(categorical_features=[2, 3])
+    other = clone(fitted).set_params(net=net).fit(codes, Y)
+    one.update(FRAME[:20], Y[:20])
+    other.update(codes[:20], Y[:20])
+    found = one.predict(FRAME, return_std=True)
+    assert_allclose(found, other.predict(codes, return_std=True), rtol=1e-10)
+    assert not np.allclose(found, fitted.predict(FRAME, return_std=True), rtol=1e-3)
+
+
+def test_estimators_that_read_tables_are_kept(fitted, tmp_path):
+    pytest.importorskip("safetensors")
+    fitted.save(tmp_path / "kept")
+    expected = fitted.predict(FRAME, return_std=True)
+    for again in (load(tmp_path / "kept"), pickle.loads(pickle.dumps(fitted))):
+        assert_array_equal(again.predict(FRAME, return_std=True), expected)
+        assert again.get_params()["net__hidden"] == (16,)

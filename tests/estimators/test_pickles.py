@@ -219,7 +219,7 @@ def test_a_pickle_without_versions_is_announced() -> None:
 
 SCRIPT = """
 import sys, cloudpickle, numpy as np, torch
-from skorch import NeuralNet
+from skorch import NeuralNetRegressor
 from sksubnet import SubnetLaplaceRegressor
 
 class Own(torch.nn.Linear):

@@ -197,7 +197,7 @@ def test_parameters_and_names_of_columns(tmp_path: Path) -> None:
         cv=KFold(2, shuffle=True, random_state=3),
         class_weight={"low": 2.0, "mid": 1, "high": np.float64(0.5)},
         reference=X[:5],
-        candidates=["layers.0", "layers.2"],
+        candidates=["dense", "rest.1"],
         random_state=np.random.RandomState(4),
         memory=str(tmp_path / "cache"),
     ).fit(frame, LABELS)
@@ -555,5 +555,5 @@ def test_the_tensors_are_any_readers(tmp_path: Path) -> None:
     model = MAPRegressor(random_state=0).fit(X, Y)
     arrays = safetensors.load_file(saved(model, tmp_path))
     found = [array for array in arrays.values() if array.shape == (64, 3)]
-    expected = model.net_.module_.layers[0].weight.detach().numpy()
+    expected = model.net_.module_.dense.weight.detach().numpy()
     assert any(np.array_equal(array, expected) for array in found)
