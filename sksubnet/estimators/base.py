@@ -386,7 +386,7 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                 task=task,
                 schedule=schedule or Schedule.alone(len(X)),
                 validation_fraction=self.validation_fraction,
-                blank=(X.shape[1] - 1,) if self._encoding.counts_novel else (),
+                encoding=self._encoding,
                 verbose=self.verbose,
             )
         check_net(net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from torch import nn
 from sksubnet.nets.averaging import AveragedWeights
 from sksubnet.nets.bins import Bins, Tails
 from sksubnet.nets.criteria import LogVarianceLoss
+from sksubnet.nets.encoding import Encoding
 from sksubnet.nets.tabular import TabularMLP, fit_tails
 
 MIN_ROWS_TO_HOLD_OUT = 100
@@ -66,7 +66,23 @@ class Tabular(NeuralNet):
 
     The mode of its parts is set only where it changes: in a small net, a walk through all layers
     before every batch takes as long as they do.
+
+    Parameters
+    ----------
+    encoding : Encoding or None
+        How numbers and codes, which its own ``predict`` takes, become inputs of the module.
     """
+
+    def __init__(self, *args: Any, encoding: Encoding | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.encoding = encoding
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        """Return a data set of inputs, encoded where rows come as an array."""
+        if self.encoding is not None and isinstance(X, np.ndarray):
+            dtype = next(self.module_.parameters()).dtype
+            X = torch.as_tensor(self.encoding(X), dtype=dtype)
+        return super().get_dataset(X, y)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -239,7 +255,7 @@ class TabularNet(BaseEstimator):
         task: str,
         schedule: Schedule,
         validation_fraction: float = 0.2,
-        blank: Sequence[int] = (),
+        encoding: Encoding | None = None,
         verbose: int = 0,
     ) -> NeuralNet:
         """Return the skorch net for standardised rows (N, F), not yet trained.
@@ -254,9 +270,9 @@ class TabularNet(BaseEstimator):
             "bins": Bins.of(Z, weights, self.bins) if self.bins else None,
             "bin_dropout": self.bin_dropout,
             "tails": Tails.of(Z, weights) if task == "regression" else None,
-            "blank": tuple(blank),
+            "blank": encoding.blank if encoding is not None else (),
         }
-        return tabular_net(self, task, schedule, module, validation_fraction, verbose)
+        return tabular_net(self, task, schedule, module, encoding, validation_fraction, verbose)
 
 
 def tabular_net(
@@ -264,6 +280,7 @@ def tabular_net(
     task: str,
     schedule: Schedule,
     module: dict[str, Any],
+    encoding: Encoding | None,
     validation_fraction: float,
     verbose: int,
 ) -> NeuralNet:
@@ -276,6 +293,7 @@ def tabular_net(
     return kind(
         TabularMLP,
         **{f"module__{name}": value for name, value in module.items()},
+        encoding=encoding,
         criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=settings.weight_decay,

@@ -98,6 +98,11 @@ class Encoding:
         """Input (n_inputs,) of one cell of a new kind, by itself; ``None`` where there is none."""
         return NOVEL * np.eye(self.n_inputs)[-1] if self.counts_novel else None
 
+    @property
+    def blank(self) -> tuple[int, ...]:
+        """Inputs that are zero in ``fit``."""
+        return (self.n_inputs - 1,) if self.counts_novel else ()
+
     def unfilled(self, X: np.ndarray) -> np.ndarray:
         """Columns with missing numbers that had none in ``fit``, where such cells do not count."""
         if self.counts_novel:

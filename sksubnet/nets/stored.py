@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from sksubnet.jacobian import deep_copy
 from sksubnet.nets.default import TASKS, Schedule, Tabular, TabularNet, tabular_net
+from sksubnet.nets.encoding import Encoding
 from sksubnet.nets.keeping import keepable_copy
 from sksubnet.nets.modules import Training, load, outcome, settle, whole_module
 from sksubnet.nets.randomness import RandomStream
@@ -42,6 +43,7 @@ class StoredTabular:
     task: str
     schedule: Schedule
     module: dict[str, Any]
+    encoding: Encoding | None
     validation_fraction: float
     verbose: int
     dtype: str
@@ -57,6 +59,7 @@ class StoredTabular:
             self.task,
             self.schedule,
             self.module,
+            self.encoding,
             self.validation_fraction,
             self.verbose,
         )
@@ -116,6 +119,7 @@ def kept(net: NeuralNet) -> StoredTabular | KeptNet:
         task=tasks[type(net), net.criterion],
         schedule=Schedule(len(net.history), stops_early, net.max_epochs),
         module=net.get_params_for("module"),
+        encoding=net.encoding,
         validation_fraction=net.train_split.cv if stops_early else 0.2,
         verbose=net.verbose,
         dtype=_dtype_name(net),

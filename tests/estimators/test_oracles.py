@@ -310,13 +310,15 @@ def test_units_of_a_trained_regressor():
     ).fit(X, y)
     module, indices, scale = reg.net_.module_, reg.subnetwork_.indices, y.std()
     train = hold_out(reg.net_, X, y, fraction=0.2, needed=True, stratify=False, seed=reg._seed)[0]
-    center, X, y = y.mean(), X[train], y[train]
-    J = dense.jacobian(module, X)[:, :, indices]
+    center, X_new = y.mean(), reg._encoding(X_NEW)
+    assert_allclose(reg.net_.predict(X_NEW), dense.evaluate(module, X_new))  # encodes by itself
+    inputs, X, y = reg._encoding(X)[train], X[train], y[train]
+    J = dense.jacobian(module, inputs)[:, :, indices]
     precision = (scale / 7) ** 2 * dense.ggn(J, np.ones((120, 1, 1))) + 2 * np.eye(60)
-    J_new = dense.jacobian(module, X_NEW)[:, :, indices]
+    J_new = dense.jacobian(module, X_new)[:, :, indices]
     variance = scale**2 * dense.outputs_covariance(J_new, precision)[:, 0, 0]
     mean, std = reg.predict(X_NEW, return_std=True)
-    assert_allclose(mean, center + scale * dense.evaluate(module, X_NEW)[:, 0], rtol=1e-9)
+    assert_allclose(mean, center + scale * dense.evaluate(module, X_new)[:, 0], rtol=1e-9)
     assert_allclose(std, np.sqrt(variance + 49), rtol=1e-7)
     log_likelihood = stats.norm(reg.predict(X), 7.0).logpdf(y).sum()
     expected = dense.log_evidence(

@@ -150,12 +150,12 @@ def test_dropout_of_bins_stays_off_in_draws_of_mc_dropout():
     assert module.masks is None
     inputs = torch.as_tensor(reg._encoding(X))
     (net_,) = reg.folds_
-    draws = net_.draws(net_.latent, inputs)
+    draws = net_.draws.latents(net_.latent, inputs)
     binned = module.binned.weight.detach().clone()
     module.bin_dropout = 0.0
-    assert torch.equal(net_.draws(net_.latent, inputs), draws)
+    assert torch.equal(net_.draws.latents(net_.latent, inputs), draws)
     module.binned.weight.data.zero_()
-    assert not torch.allclose(net_.draws(net_.latent, inputs), draws) or not binned.any()
+    assert not torch.allclose(net_.draws.latents(net_.latent, inputs), draws) or not binned.any()
 
 
 def test_parameters_reach_the_net():
