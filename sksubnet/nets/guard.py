@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sksubnet.jacobian import evaluate
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
@@ -139,7 +140,7 @@ def _last_step(outputs: Tensor) -> str:
     return "" if node is None else node.name().partition("Backward")[0]
 
 
-def check_loss(net: NeuralNet, inputs: Any, outputs: Tensor, y: Tensor) -> None:
+def check_loss(net: NeuralNet, inputs: Any, outputs: Any, y: Tensor) -> None:
     """Raise if the net's own ``get_loss`` is not the criterion's, up to a factor or a penalty.
 
     Both have the same gradient in the outputs then, but for its length.
@@ -152,14 +153,18 @@ def check_loss(net: NeuralNet, inputs: Any, outputs: Tensor, y: Tensor) -> None:
     vars(twin).update(vars(net), criterion_=criterion_)
     with RandomStream(0).everywhere():
         for loss_of in (type(net), skorchs):
-            leaf = outputs.detach().clone().requires_grad_()
+            # Of several tensors where the module returns so many, such as a mean and a variance.
+            own = tree_map_only(Tensor, lambda out: out.detach().clone().requires_grad_(), outputs)
+            leaves = tree_leaves(own)
             try:
-                loss = loss_of.get_loss(twin, leaf, y, X=inputs, training=True)
-                (gradient,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
+                loss = loss_of.get_loss(twin, own, y, X=inputs, training=True)
+                found = torch.autograd.grad(
+                    loss.sum(), leaves, allow_unused=True, materialize_grads=True
+                )
             except Exception:  # of a user's code, which training will meet as well
                 return
-            gradient = torch.zeros_like(leaf) if gradient is None else gradient
-            gradients.append(gradient / gradient.norm().clamp_min(torch.finfo(leaf.dtype).tiny))
+            gradient = torch.cat([part.flatten() for part in found])
+            gradients.append(gradient / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny))
     if float((gradients[0] - gradients[1]).norm()) > 1e-3:
         raise ValueError(
             f"The net's get_loss is not the loss of its criterion, {type(net.criterion_).__name__}"

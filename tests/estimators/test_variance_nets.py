@@ -56,6 +56,15 @@ def column_net(**options):
     return NeuralNetRegressor(**{**defaults, **OPTIONS, **options})
 
 
+class MeanOnly(OwnLoss):
+    """Trains the mean by its squared error, and the variance for it as it is."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        mean, variance = y_pred
+        own = self.criterion_(mean.detach(), y_true, variance)
+        return own + nn.functional.mse_loss(mean, y_true)
+
+
 def table(n_rows=100, n_targets=1):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n_rows, 3))
@@ -203,5 +212,7 @@ def test_refused_by_name():
     ):
         model = SubnetLaplaceRegressor(net, **QUICK)
         assert_refused(lambda model=model: model.fit(X, y), *parts, error=error)
+    other = SubnetLaplaceRegressor(pair_net(MeanOnly), **QUICK)
+    assert_refused(lambda: other.fit(X, y), "get_loss", "GaussianNLLLoss", "LikelihoodLoss")
     noisy = SubnetLaplaceRegressor(pair_net(), noise=1.0, **QUICK)
     assert_refused(lambda: noisy.fit(X, y), "noise=1.0", "MeanVariance")
