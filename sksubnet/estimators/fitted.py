@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sksubnet.jacobian import evaluate
-from sksubnet.nets import Latent, NoiseNet, packed
+from sksubnet.nets import Latent, NoiseNet
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
 FORWARD_ROWS = 4096
@@ -40,9 +40,6 @@ class FittedNet:
     seed: int
     held_out: np.ndarray
     noise: NoiseNet | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"net": packed(self.net)}
 
     @property
     def rows_per_batch(self) -> int:

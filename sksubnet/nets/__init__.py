@@ -16,7 +16,7 @@ from sksubnet.nets.encoding import UNSEEN, Encoding
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
-from sksubnet.nets.keeping import keepable_copy, make_keepable, packed
+from sksubnet.nets.keeping import keepable_copy, make_keepable
 from sksubnet.nets.modules import Training, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
@@ -90,7 +90,6 @@ __all__ = [
     "make_keepable",
     "n_epochs_kept",
     "n_outputs_of",
-    "packed",
     "prepare",
     "resolved",
     "take_rows",

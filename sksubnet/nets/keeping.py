@@ -1,8 +1,7 @@
 """What lets a trained net be kept: copied and pickled with all that its modules are made of.
 
-skorch pickles its modules inside its own state, also for a copy, so that a class of the user's
-script cannot cross to another process, a local one cannot be copied, and torch refuses modules with
-parametrizations.
+skorch pickles its modules for every copy, so that local classes cannot be copied; torch refuses to
+pickle modules with parametrizations, and to copy what has a graph.
 """
 
 from __future__ import annotations
@@ -18,20 +17,14 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
 
-class Packed:
-    """Stands for a skorch net in a state: becomes a copy of the net where that is read."""
+class _Packed:
+    """Stands for a skorch net that is copied: becomes one with the copied state."""
 
     def __init__(self, net: NeuralNet) -> None:
         self.net = net
 
     def __reduce__(self) -> tuple[Callable[..., NeuralNet], tuple[Any, ...]]:
-        # The dictionary itself, so that whatever refers to the net twice gets one state.
         return _unpacked, (type(self.net), vars(self.net))
-
-
-def packed(net: Any) -> Any:
-    """Return what stands for a net in the state of what holds it."""
-    return Packed(net) if isinstance(net, NeuralNet) else net
 
 
 def keepable_copy(net: NeuralNet) -> NeuralNet:
@@ -40,7 +33,7 @@ def keepable_copy(net: NeuralNet) -> NeuralNet:
     left = (t for part in parts for layer in part.modules() for t in tree_leaves(vars(layer)))
     # `copy.deepcopy` refuses tensors with a graph.
     memo = {id(t): t.detach() for t in left if _has_graph(t)}
-    copied: Any = copy.deepcopy(Packed(net), memo)
+    copied: Any = copy.deepcopy(_Packed(net), memo)
     for part in vars(copied).values():
         if isinstance(part, nn.Module):
             make_keepable(part)

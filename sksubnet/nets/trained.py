@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from sksubnet.nets.keeping import packed
 from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.tabular import masks_drawn_from
@@ -91,9 +90,6 @@ class Latent:
     of_probabilities: bool
     net: Any = None
     least_variance: float | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"net": packed(self.net)}
 
     def on(self, module: nn.Module) -> Latent:
         """Return the same function around another copy of the module."""
