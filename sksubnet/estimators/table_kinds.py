@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
 ADVICE = {
@@ -48,6 +49,8 @@ def plain(values: Any, what: str) -> Any:
     Tensors become arrays, and a mask without a masked value goes. Dates, durations and masked
     values are refused, wherever they are.
     """
+    if issparse(values):
+        return values  # which scikit-learn refuses, where it has to
     if isinstance(values, str | bytes):
         raise TypeError(
             f"{what} is a text, {values!r:.80}, not a table. Read it first, for example with "

@@ -183,6 +183,11 @@ CASES = {
         TypeError,
         ["Sparse data", "toarray"],
     ),
+    "sparse X by keys": (
+        lambda: classify(X=pytest.importorskip("scipy.sparse").dok_matrix(X)),
+        TypeError,
+        ["Sparse data", "toarray"],
+    ),
     "sparse tensor": (
         lambda: classify(X=torch.tensor(X).to_sparse()),
         TypeError,
