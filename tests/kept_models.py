@@ -14,6 +14,7 @@ from user_nets import MLP, classifier_net, regressor_net
 
 from sksubnet import (
     DeepEnsembleRegressor,
+    LikelihoodLoss,
     MAPClassifier,
     MAPRegressor,
     MCDropoutRegressor,
@@ -23,7 +24,7 @@ from sksubnet import (
     VOGNRegressor,
 )
 from sksubnet.nets import Schedule
-from sksubnet.predictive import Gaussian, TransformedPredictive
+from sksubnet.predictive import Gaussian, MeanVariance, TransformedPredictive
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(70, 3))
@@ -59,6 +60,10 @@ def frozen() -> SubnetLaplaceRegressor:
     return SubnetLaplaceRegressor(FrozenEstimator(net), subnetwork_size=9, random_state=0)
 
 
+def variance_net() -> NeuralNetRegressor:
+    return regressor_net(criterion=LikelihoodLoss, criterion__likelihood=MeanVariance())
+
+
 SMALL = {"cv": None, "random_state": 0}
 MODELS = {
     "folds": lambda: SubnetLaplaceRegressor(cv=2, random_state=0).fit(X, Y),
@@ -90,6 +95,9 @@ MODELS = {
     "counts": lambda: SubnetLaplaceRegressor(
         regressor_net(criterion=nn.PoissonNLLLoss), subnetwork_size=10, random_state=0
     ).fit(X, np.round(np.exp(Y))),
+    "variances": lambda: SubnetLaplaceRegressor(
+        variance_net(), subnetwork_size=10, random_state=0
+    ).fit(X, Y),
     "labels": lambda: SubnetLaplaceClassifier(subnetwork_size=10, cv=2, random_state=0).fit(
         X, (X[:, :2] > 0).astype(int)
     ),

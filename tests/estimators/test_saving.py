@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kept_models import LABELS, MODELS, Tanh, X, Y, assert_same, few_epochs
+from kept_models import LABELS, MODELS, Tanh, X, Y, assert_same, few_epochs, variance_net
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
@@ -42,6 +42,7 @@ USER_NETS = {
     "updated_classes": classifier_net,
     "swag": classifier_net,
     "counts": lambda: regressor_net(criterion=nn.PoissonNLLLoss),
+    "variances": variance_net,
 }
 """The nets of those models that have not the default one, as a user would make them again."""
 
