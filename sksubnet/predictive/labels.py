@@ -73,8 +73,8 @@ class MultiLabelPredictive(Predictive):
     >>> from sksubnet.predictive import MultiLabel, MultiLabelPredictive
     >>> logits = torch.tensor([[0.0, 2.0]])
     >>> labels = MultiLabelPredictive(logits, torch.eye(2)[None], MultiLabel())
-    >>> labels.probabilities().round(3), labels.entropy().round(3)
-    (array([[0.5  , 0.845]]), array([1.122]))
+    >>> labels.probabilities().round(3), labels.entropy().round(2)
+    (array([[0.5  , 0.845]]), array([1.13]))
     """
 
     def log_prob(self, y: ArrayLike) -> FloatArray:
