@@ -14,6 +14,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -284,6 +285,9 @@ def _probe(model: BayesianNet) -> dict[str, Any] | None:
     """Make some random rows and say what the estimator predicts, where its net takes such rows."""
     shape = (PROBE_ROWS, *model._row_shape)
     normal = np.random.default_rng(0).normal(size=shape)
+    if "_columns" in vars(model):
+        for column, n_codes in model._columns.n_codes.items():
+            normal[:, column] = np.arange(PROBE_ROWS) % n_codes
     for rows in (normal, np.zeros(shape)):  # numbers of categories or words may be zeros
         with contextlib.suppress(Exception):  # of a user's code, which may fail in any way
             return {"X": rows, "predicted": _predicted(model, rows)}
@@ -295,6 +299,8 @@ def _predicted(model: BayesianNet, rows: np.ndarray) -> list[np.ndarray]:
     nameless = object.__new__(type(model))
     nameless.__dict__.update(vars(model))
     nameless.__dict__.pop("feature_names_in_", None)
+    if "_columns" in vars(model):  # the rows have codes already
+        nameless._columns = replace(model._columns, levels={})
     predictive = nameless.predictive(rows)
     mean = predictive.mean.numpy()
     if is_classifier(model):

@@ -46,20 +46,20 @@ class RandomStream:
         """Be the global random states, and put these back as they were; threads take turns."""
         with _TURN.lock, torch.random.fork_rng():
             before = np.random.get_state()
-            if self._cuda is None:
-                torch.manual_seed(self._seed)  # of all devices
-            else:
-                torch.cuda.set_rng_state_all(self._cuda)
-            torch.set_rng_state(self.generator.get_state())
-            np.random.set_state(self._numpy)
-            try:
+            try:  # Ctrl-C may come in any line
+                if self._cuda is None:
+                    torch.manual_seed(self._seed)  # of all devices
+                else:
+                    torch.cuda.set_rng_state_all(self._cuda)
+                torch.set_rng_state(self.generator.get_state())
+                np.random.set_state(self._numpy)
                 yield
             finally:
-                self.generator.set_state(torch.get_rng_state())
                 self._numpy = np.random.get_state()
+                np.random.set_state(before)
+                self.generator.set_state(torch.get_rng_state())
                 if torch.cuda.is_initialized():
                     self._cuda = torch.cuda.get_rng_state_all()
-                np.random.set_state(before)
 
     @contextlib.contextmanager
     def around(self, *, known: bool) -> Iterator[torch.Generator]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kept_models import LABELS, MODELS, Tanh, X, Y, assert_same, few_epochs, variance_net
+from kept_models import LABELS, MODELS, SMALL, Tanh, X, Y, assert_same, few_epochs, variance_net
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
@@ -211,6 +211,16 @@ def test_parameters_and_names_of_columns(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predict_proba(frame), model.predict_proba(frame))
     model.set_params(memory=None)
     sksubnet.load(saved(model.fit(frame, LABELS), tmp_path))  # with the same state, to go on
+
+
+def test_a_table_with_categories_is_checked_as_well(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"]).assign(d=LABELS)
+    model = SubnetLaplaceRegressor(subnetwork_size=5, **SMALL).fit(frame, Y)
+    path = saved(model, tmp_path)
+    assert content_of(path)["probe"] is not None
+    found = sksubnet.load(path).predict(frame, return_std=True)
+    np.testing.assert_array_equal(found, model.predict(frame, return_std=True))
 
 
 def test_nested_posteriors_of_an_ensemble(tmp_path: Path) -> None:
