@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import (
+    FOLD_OPTIONS,
     BayesianNetClassifier,
     BayesianNetRegressor,
     Form,
@@ -37,6 +38,8 @@ keep(Form.of_fields(PointDraw))
 class PointNet(NetDraws):
     """A single draw: the trained net."""
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"cv": FOLD_OPTIONS}
+
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
         return trained, PointDraw()
 
@@ -57,6 +60,10 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
         ``CrossEntropyLoss``, ``NLLLoss`` or ``BCEWithLogitsLoss``.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceClassifier`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -81,7 +88,9 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     net_ : skorch net
-        The trained net.
+        The trained net, where there is one; with folds use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen. Only with folds.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -103,11 +112,17 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
     0.0
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetClassifier._parameter_constraints,
+        **PointNet._parameter_constraints,
+    }
+
     def __init__(
         self,
         net: Any = None,
         *,
         class_weight: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -117,6 +132,7 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
     ) -> None:
         self.net = net
         self.class_weight = class_weight
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory
@@ -150,6 +166,10 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     target_transform : {"log"}, transformer or None, default=None
         Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
         number as `noise` is the standard deviation of the transformed target.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceRegressor`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -174,7 +194,9 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     noise_std_ : float or ndarray of shape (n_targets,)
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
-        The trained net.
+        The trained net, where there is one; with folds use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen. Only with folds.
     target_transform_ : Transform or None
         The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
@@ -197,6 +219,11 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
     True
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BayesianNetRegressor._parameter_constraints,
+        **PointNet._parameter_constraints,
+    }
+
     def __init__(
         self,
         net: Any = None,
@@ -204,6 +231,7 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         noise: Any = "auto",
         normalize_y: bool = True,
         target_transform: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -215,6 +243,7 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         self.noise = noise
         self.normalize_y = normalize_y
         self.target_transform = target_transform
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import Draws, NetDraws
 from sksubnet.estimators import (
+    FOLD_OPTIONS,
     BayesianNetClassifier,
     BayesianNetRegressor,
     InitialNet,
@@ -24,6 +25,7 @@ class MCDropout(NetDraws):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "cv": FOLD_OPTIONS,
         "dropout": [Interval(Real, 0, 1, closed="neither")],
     }
 
@@ -66,6 +68,10 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         modules, and this is not used.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceClassifier`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -91,7 +97,9 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     net_ : skorch net
-        The trained net.
+        The trained net, where there is one; with folds use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen. Only with folds.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         Number of columns of ``X`` in ``fit``, and their names if they are strings.
 
@@ -137,6 +145,7 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         n_draws: int = 100,
         dropout: float = 0.1,
         class_weight: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -148,6 +157,7 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         self.n_draws = n_draws
         self.dropout = dropout
         self.class_weight = class_weight
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory
@@ -186,6 +196,10 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
     target_transform : {"log"}, transformer or None, default=None
         Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
         number as `noise` is the standard deviation of the transformed target.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceRegressor`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -211,7 +225,9 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
     noise_std_ : float or ndarray of shape (n_targets,)
         Standard deviation of the noise, in the units of the target.
     net_ : skorch net
-        The trained net.
+        The trained net, where there is one; with folds use ``folds_[0].net``.
+    out_of_fold_ : Predictive
+        What the nets say of the training rows that they have not seen. Only with folds.
     target_transform_ : Transform or None
         The fitted transform.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
@@ -252,6 +268,7 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
         noise: Any = "auto",
         normalize_y: bool = True,
         target_transform: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -265,6 +282,7 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
         self.noise = noise
         self.normalize_y = normalize_y
         self.target_transform = target_transform
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

@@ -9,7 +9,13 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import Draws, NetDraws
-from sksubnet.estimators import BayesianNetClassifier, BayesianNetRegressor, InitialNet, savable
+from sksubnet.estimators import (
+    FOLD_OPTIONS,
+    BayesianNetClassifier,
+    BayesianNetRegressor,
+    InitialNet,
+    savable,
+)
 from sksubnet.nets import TrainedNet
 from sksubnet.sampling import swag_moments, with_batch_statistics
 
@@ -19,6 +25,7 @@ class SWAG(NetDraws):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "cv": FOLD_OPTIONS,
         "rank": [Interval(Integral, 0, None, closed="left")],
         "n_snapshots": [Interval(Integral, 2, None, closed="left")],
         "swag_lr": [Interval(Real, 0, None, closed="neither")],
@@ -70,6 +77,10 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         The covariance is `scale` times the sum of the diagonal and the low-rank part.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceClassifier`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -140,6 +151,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         swag_lr: float = 1e-2,
         scale: float = 0.5,
         class_weight: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -154,6 +166,7 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         self.swag_lr = swag_lr
         self.scale = scale
         self.class_weight = class_weight
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory
@@ -201,6 +214,10 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
     target_transform : {"log"}, transformer or None, default=None
         Increasing function of each target to train on, as in :class:`SubnetLaplaceRegressor`; a
         number as `noise` is the standard deviation of the transformed target.
+    cv : "auto", int, splitter, iterable or None, default=None
+        Folds, each with a net that is trained on the others and stops on its own; predictions are
+        the mean over the nets. As in :class:`SubnetLaplaceRegressor`, where ``"auto"`` is the
+        default.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net.
     validation_fraction : float in (0, 1), default=0.2
@@ -270,6 +287,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         noise: Any = "auto",
         normalize_y: bool = True,
         target_transform: Any = None,
+        cv: Any = None,
         dtype: str = "float64",
         validation_fraction: float = 0.2,
         memory: Any = None,
@@ -286,6 +304,7 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         self.noise = noise
         self.normalize_y = normalize_y
         self.target_transform = target_transform
+        self.cv = cv
         self.dtype = dtype
         self.validation_fraction = validation_fraction
         self.memory = memory

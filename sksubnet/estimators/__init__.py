@@ -22,12 +22,14 @@ from sksubnet.estimators.base import (
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.options import FOLD_OPTIONS
 from sksubnet.estimators.packing import Form, keep
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.saving import load, savable
 from sksubnet.estimators.subnet import SubnetLaplace
 
 __all__ = [
+    "FOLD_OPTIONS",
     "FORWARD_ROWS",
     "BayesianNet",
     "BayesianNetClassifier",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sksubnet.selection import VARIANCE_SHARE
+
+FOLD_OPTIONS = [
+    Interval(Integral, 2, None, closed="left"),
+    StrOptions({"auto"}),
+    HasMethods(["split", "get_n_splits"]),
+    "array-like",
+    None,
+]
+"""What says how rows are dealt out to folds."""
 
 
 class SizeOptions(StrOptions):

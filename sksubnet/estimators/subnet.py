@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from sksubnet.estimators.base import (
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import mean_likelihood, with_noise_net
-from sksubnet.estimators.options import SizeOptions
+from sksubnet.estimators.options import FOLD_OPTIONS, SizeOptions
 from sksubnet.estimators.updating import ONE_UPDATE, read_rows, updated_net
 from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian
 from sksubnet.nets import (
@@ -116,13 +116,7 @@ class SubnetLaplace(BayesianNet):
             Interval(Real, 0, None, closed="neither"),
         ],
         "refit": ["boolean"],
-        "cv": [
-            Interval(Integral, 2, None, closed="left"),
-            StrOptions({"auto"}),
-            HasMethods(["split", "get_n_splits"]),
-            "array-like",
-            None,
-        ],
+        "cv": FOLD_OPTIONS,
     }
 
     folds_: list[LinearisedNet]

@@ -20,6 +20,7 @@ from sksubnet import (
     MCDropoutRegressor,
     SWAGClassifier,
     SWAGRegressor,
+    TabularNet,
 )
 from sksubnet.nets.trained import Rows
 from sksubnet.nets.training import hold_out
@@ -257,3 +258,26 @@ def test_the_default_net_gets_the_dropout_asked_for():
     clf = MCDropoutClassifier(n_draws=2, dropout=0.25, random_state=0).fit(X, y)
     rates = [layer.p for layer in clf.net_.module_.modules() if isinstance(layer, nn.Dropout)]
     assert rates == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("kind", [MAPClassifier, SWAGClassifier, MCDropoutClassifier])
+def test_folds_are_averages_of_nets_of_the_folds(kind):
+    """Each is the estimator itself on the rows of a fold, which hold the others out."""
+    X, y = iris()
+    rows = np.random.default_rng(0).permutation(len(X))
+    splits = [(np.sort(rows[:100]), np.sort(rows[100:])), (np.sort(rows[50:]), np.sort(rows[:50]))]
+    net = TabularNet(max_epochs=4, dropout=0.1)
+    whole = kind(net, cv=splits, random_state=0).fit(X, y)
+    assert len(whole.folds_) == 2
+    alone = []
+    for fold in whole.folds_:
+        inputs = torch.as_tensor(whole._encoding(X))
+        alone.append(fold.predictive(inputs).probabilities())
+    assert_allclose(whole.predict_proba(X), np.mean(alone, axis=0), atol=1e-10)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+    # the rows are in no two folds' held-out parts, but not all of them are in one
+    assert not hasattr(whole, "out_of_fold_")
+    both = kind(net, cv=3, random_state=0).fit(X, y)
+    assert both.out_of_fold_.probabilities().shape == (len(X), 3)
+    with pytest.raises(AttributeError, match="3 nets"):
+        _ = both.net_
