@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,15 +16,17 @@ from sksubnet.estimators import (
     BayesianNetClassifier,
     BayesianNetRegressor,
     Fold,
+    InitialFold,
     InitialNet,
     Table,
+    TrainedFold,
     as_read,
     criterion_weighted,
     rows_of,
     savable,
 )
 from sksubnet.jacobian import trained_indices
-from sksubnet.nets import TrainedNet, TrainingMemory, draws_nothing, is_frozen
+from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
 from sksubnet.sampling import vogn, with_batch_statistics
 
 
@@ -57,37 +60,32 @@ class VOGN(NetDraws):
     validation_fraction: ClassVar[float] = 0.2
     memory: ClassVar[None] = None
 
-    def _train(
-        self,
-        initial: InitialNet,
-        table: Table,
-        fold: Fold,
-        memory: TrainingMemory | None,
-        *,
-        seed: int,
-    ) -> TrainedNet:
-        """Give the net as initialised, and all rows to train it on."""
+    def _train(self, starts: Sequence[InitialFold], table: Table) -> Iterator[TrainedFold]:
+        """Give the nets as initialised, and all rows to train them on."""
         if is_frozen(self.net):
             raise ValueError(
                 "VOGN trains all weights of the net, so it cannot use the fitted one in "
                 "FrozenEstimator. Pass the net itself, or take SWAG or SubnetLaplace, which keep "
                 "trained weights."
             )
-        self._check_reading(initial, table)
-        rows = as_read(rows_of(initial.latent, table), initial.net)
-        return TrainedNet(
-            module=initial.latent.module,
-            latent=initial.latent,
-            likelihood=initial.likelihood,
-            n_outputs=initial.n_outputs,
-            train=criterion_weighted(rows, initial.net.criterion_),
-            held_out=None,
-            seed=seed,
-            verbose=self.verbose,
-            stream=initial.stream,
-            draws_nothing=draws_nothing(initial.net),
-            novel=self._novel(initial.latent),
-        )
+        for start in starts:
+            initial = start.initial
+            self._check_reading(initial, table)
+            rows = as_read(rows_of(initial.latent, table), initial.net)
+            net = TrainedNet(
+                module=initial.latent.module,
+                latent=initial.latent,
+                likelihood=initial.likelihood,
+                n_outputs=initial.n_outputs,
+                train=criterion_weighted(rows, initial.net.criterion_),
+                held_out=None,
+                seed=start.seed,
+                verbose=self.verbose,
+                stream=initial.stream,
+                draws_nothing=draws_nothing(initial.net),
+                novel=self._novel(initial.latent),
+            )
+            yield TrainedFold(initial, net, start.fold.held_out)
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         return Fold(np.arange(len(table)), np.arange(0))

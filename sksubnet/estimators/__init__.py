@@ -10,6 +10,7 @@ Read first: `SubnetLaplace.fit` in `subnet.py`.
 
 from sksubnet.estimators.base import (
     BayesianNet,
+    InitialFold,
     InitialNet,
     TrainedFold,
     all_or_nothing,
@@ -37,6 +38,7 @@ __all__ = [
     "FittedNet",
     "Fold",
     "Form",
+    "InitialFold",
     "InitialNet",
     "SubnetLaplace",
     "Table",

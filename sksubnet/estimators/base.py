@@ -119,6 +119,21 @@ class InitialNet:
 
 
 @dataclass(frozen=True, eq=False)
+class InitialFold:
+    """A net before training, the fold that it is for, and the seed of what is random in it."""
+
+    initial: InitialNet
+    fold: Fold
+    seed: int
+
+    def rows_of(self, table: Table) -> tuple[Rows, Rows | None]:
+        """Rows of the table to train on, and those held out where there are any."""
+        rows = rows_of(self.initial.latent, table)
+        held_out = rows[self.fold.held_out] if len(self.fold.held_out) else None
+        return rows[self.fold.train], held_out
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedFold:
     """A net that was trained on the rows of a fold, and what it was before."""
 
@@ -411,22 +426,22 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     def _trained_nets(self, table: Table, seed: int, *, needed: bool) -> Iterator[TrainedFold]:
         """Step 1: a net for each fold, or one that holds rows out by itself where needed."""
         folds = self._folds(table, table.y.ndim == 1, seed)
-        memory = self._training_memory()
+        starts = []
         for k, fold_seed in enumerate(fold_seeds(seed, len(folds) if folds else 1)):
             schedule = Schedule.until_stopped(len(folds[k].train)) if folds else None
             initial, encoded = self._start_net(table, fold_seed, schedule)
             self._check_start(initial, table)
             fold = folds[k] if folds else self._own_split(initial, table, needed, fold_seed)
-            trained = self._train(initial, encoded, fold, memory, seed=fold_seed)
-            yield TrainedFold(initial, trained, fold.held_out)
+            starts.append(InitialFold(initial, fold, fold_seed))
+        return self._train(starts, encoded)  # the targets of one criterion, whichever the fold
 
     def _trained_on_all(self, table: Table, seed: int, n_epochs: int) -> TrainedFold:
         """Train a net on all rows: the default net for so many epochs, a user's as it is set."""
         schedule = Schedule.of_epochs(len(table), n_epochs)
         initial, encoded = self._start_net(table, seed, schedule)
         fold = self._own_split(initial, table, False, seed)
-        trained = self._train(initial, encoded, fold, self._training_memory(), seed=seed)
-        return TrainedFold(initial, trained, fold.held_out)
+        (trained,) = self._train([InitialFold(initial, fold, seed)], encoded)
+        return trained
 
     def _start_net(
         self, table: Table, seed: int, schedule: Schedule | None
@@ -437,36 +452,35 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
     def _check_start(self, initial: InitialNet, table: Table) -> None:
         """Raise before training where a net does not fit the options."""
 
-    def _train(
-        self,
-        initial: InitialNet,
-        table: Table,
-        fold: Fold,
-        memory: TrainingMemory | None,
-        *,
-        seed: int,
+    def _train(self, starts: Sequence[InitialFold], table: Table) -> Iterator[TrainedFold]:
+        """Step 1: the MAP estimates, fold after fold, or all at once with a memory."""
+        for start in starts:
+            self._check_reading(start.initial, table)
+        kept = kept_trainings(self._training_memory(), starts, table)
+        for start, training in zip(starts, kept, strict=True):
+            trained = self._trained_net(start, table, training)
+            yield TrainedFold(start.initial, trained, start.fold.held_out)
+
+    def _trained_net(
+        self, start: InitialFold, table: Table, training: Training | None
     ) -> TrainedNet:
-        """Step 1: the MAP estimate of the rows of a fold."""
-        net = initial.net
-        self._check_reading(initial, table)
-        rows = rows_of(initial.latent, table)
-        train = rows[fold.train]
-        held_out = rows[fold.held_out] if len(fold.held_out) else None
-        del rows  # a copy of the data less during the training
+        """Give the net of a fold after its training, which is done here if there was none yet."""
+        net = start.initial.net
+        train, held_out = start.rows_of(table)
         if not is_frozen(self.net):
             # What follows must not depend on whether this was recalled, so it draws anew.
-            load(net, fit_or_recall(memory, initial, train, held_out, seed))
+            load(net, training or fit_net(net, train, held_out, start.initial.stream))
         train, held_out = as_read(train, net), held_out and as_read(held_out, net)
         latent = latent_of(net)
         latent.module.eval()
         trained = TrainedNet(
             module=latent.module,
             latent=latent,
-            likelihood=initial.likelihood,
-            n_outputs=initial.n_outputs,
+            likelihood=start.initial.likelihood,
+            n_outputs=start.initial.n_outputs,
             train=criterion_weighted(train, net.criterion_),
             held_out=held_out and criterion_weighted(held_out, net.criterion_),
-            seed=seed,
+            seed=start.seed,
             verbose=self.verbose,
             draws_nothing=draws_nothing(net),
             novel=self._novel(latent),
@@ -681,23 +695,25 @@ def rows_of(latent: Latent, table: Table) -> Rows:
     return Rows(inputs, targets, row_weights)
 
 
-def fit_or_recall(
-    memory: TrainingMemory | None,
-    initial: InitialNet,
-    train: Rows,
-    held_out: Rows | None,
-    seed: int,
-) -> Training:
-    """Train, or take the same training's outcome from the memory."""
-
-    def fit() -> Training:
-        return fit_net(initial.net, train, held_out, initial.stream)
-
+def kept_trainings(
+    memory: TrainingMemory | None, starts: Sequence[InitialFold], table: Table
+) -> Sequence[Training | None]:
+    """Trainings of all folds, from the memory or anew for it; ``None`` each without one."""
     if memory is None:
-        return fit()
-    parameters = sorted(initial.net.get_params().items())
-    rows = [vars(part) for part in (train, held_out) if part is not None]
-    return memory.recall_or(fit, parameters, rows, seed)
+        return [None] * len(starts)
+    rows = [torch.as_tensor(shareable(part)) for part in (table.X, table.y, table.weights)]
+    nets = [
+        (sorted(start.initial.net.get_params().items()), tuple(start.fold), start.seed)
+        for start in starts
+    ]
+
+    def fit() -> list[Training]:
+        return [
+            fit_net(start.initial.net, *start.rows_of(table), start.initial.stream)
+            for start in starts
+        ]
+
+    return memory.recall_or(fit, rows, starts[0].initial.latent.dtype, nets)
 
 
 def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:

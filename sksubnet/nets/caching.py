@@ -1,4 +1,4 @@
-"""Trainings kept in a folder, behind a checksum, so that the same one is done once."""
+"""Trainings kept in a folder, behind a checksum, so that the same ones are done once."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CHECKSUM_BYTES = CHECKSUM().digest_size
 class TrainingMemory:
     """Keeps the trainings of a net in a ``joblib.Memory``, or in what else has a ``cache``.
 
-    In a folder joblib itself would keep pickles, which run when they are read, before anything
-    could be compared. So these entries are our own files, in its layout: ``clear`` and
-    ``reduce_size`` find them.
+    The nets of all folds are one entry. In a folder joblib itself would keep pickles, which run
+    when they are read, before anything could be compared. So these entries are our own files, in
+    its layout: ``clear`` and ``reduce_size`` find them.
     """
 
     memory: Any
     net: str
 
-    def recall_or(self, train: Callable[[], Training], *content: Any) -> Training:
-        """Return the training of the net that depends on this content, from the memory or anew."""
+    def recall_or(self, train: Callable[[], list[Training]], *content: Any) -> list[Training]:
+        """Return the trainings that depend on this content, from the memory or anew."""
         found = fingerprint(self.net, *content)
         if found.unreadable:
             return train()
@@ -43,65 +43,65 @@ class TrainingMemory:
             return self._from_folder(train, found.digest)
         return self._from_cache(train, found.digest)
 
-    def _from_folder(self, train: Callable[[], Training], key: str) -> Training:
+    def _from_folder(self, train: Callable[[], list[Training]], key: str) -> list[Training]:
         store = self.memory.store_backend
         # joblib counts folders of such names, by the last use of a file of this name.
         path = Path(store.location) / "sksubnet" / "training" / key / "output.pkl"
-        training = unsealed(key, read(path))
+        trainings = unsealed(key, read(path))
         if store.verbose > 0:
-            print(f"[Memory] {'Training' if training is None else 'Recalling'} the net {key}")
-        if training is not None:
-            return training
-        training = train()
+            print(f"[Memory] {'Training' if trainings is None else 'Recalling'} the nets {key}")
+        if trainings is not None:
+            return trainings
+        trainings = train()
         try:
-            write(path, seal(key, training))
+            write(path, seal(key, trainings))
         except Exception as error:  # of the disk, or of what callbacks left in the history
             self._warn_of(error)
-        return training
+        return trainings
 
-    def _from_cache(self, train: Callable[[], Training], key: str) -> Training:
+    def _from_cache(self, train: Callable[[], list[Training]], key: str) -> list[Training]:
         trained: list[Training] = []
 
-        def sealed_training(key: str) -> bytes:
-            trained.append(train())
-            return seal(key, trained[0])
+        def sealed_trainings(key: str) -> bytes:
+            trained.extend(train())
+            return seal(key, trained)
 
         try:
-            entry = self.memory.cache(sealed_training)(key)
+            entry = self.memory.cache(sealed_trainings)(key)
         except Exception as error:
             if not trained:
                 raise
             self._warn_of(error)
-        return trained[0] if trained else unsealed(key, entry) or train()
+        return trained or unsealed(key, entry) or train()
 
     def _warn_of(self, error: Exception) -> None:
         # Not the message, which may hold what the user does not want to read in a log.
         reason = getattr(error, "strerror", None) or type(error).__name__
         warnings.warn(
-            f"The trained net could not be kept in memory={self.memory!r} ({reason}).",
+            f"The trained nets could not be kept in memory={self.memory!r} ({reason}).",
             UserWarning,
-            stacklevel=10,
+            stacklevel=9,
         )
 
 
-def seal(key: str, training: Training) -> bytes:
-    """Pickle a training, behind a checksum of that and the key."""
-    content = pickle.dumps(training)
+def seal(key: str, trainings: list[Training]) -> bytes:
+    """Pickle trainings, behind a checksum of that and the key."""
+    content = pickle.dumps(trainings)
     return CHECKSUM(key.encode() + content).digest() + content
 
 
-def unsealed(key: str, entry: Any) -> Training | None:
-    """Return the training of an entry; ``None``, with nothing of it run, where it is damaged."""
+def unsealed(key: str, entry: Any) -> list[Training] | None:
+    """Return the trainings of an entry; ``None``, with nothing of it run, where it is damaged."""
     if not isinstance(entry, bytes) or len(entry) < CHECKSUM_BYTES:
         return None
     checksum, content = entry[:CHECKSUM_BYTES], entry[CHECKSUM_BYTES:]
     if CHECKSUM(key.encode() + content).digest() != checksum:
         return None
     try:
-        training: Training = pickle.loads(content)
+        trainings: list[Training] = pickle.loads(content)
     except Exception:  # of classes that are no longer where they were
         return None
-    return training
+    return trainings
 
 
 def read(path: Path) -> bytes | None:

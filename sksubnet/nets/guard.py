@@ -103,7 +103,7 @@ def check_outputs(net: NeuralNet, outputs: Any) -> None:
             f"{type(criterion).__name__}, applies another one, so that probabilities come near "
             "neither 0 nor 1. Let the module return what it has before that.",
             UserWarning,
-            stacklevel=9,
+            stacklevel=8,
         )
 
 

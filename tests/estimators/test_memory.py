@@ -6,11 +6,13 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 from joblib import Memory
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 from torch import nn
 from user_nets import (
     MLP,
@@ -23,6 +25,7 @@ from user_nets import (
 )
 
 import sksubnet
+from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.baselines import (
     DeepEnsembleClassifier,
     MAPRegressor,
@@ -31,6 +34,7 @@ from sksubnet.baselines import (
     VOGNClassifier,
 )
 from sksubnet.estimators import base
+from sksubnet.estimators.folds import FOLDS
 
 LOCK = threading.Lock()
 
@@ -104,15 +108,151 @@ def test_recalled_fits_are_those_without_memory(make, module, n_nets, tmp_path, 
         assert_array_equal(model.predict_proba(X), expected)
 
 
-def test_folds_of_the_default_net(tmp_path, trainings):
+@pytest.mark.parametrize("make", [SubnetLaplaceClassifier, SubnetLaplaceRegressor])
+def test_the_folds_of_a_fit_are_one_entry(make, tmp_path, trainings):
+    X, y = diabetes()
+    if make is SubnetLaplaceClassifier:
+        y = y > y.mean()
+    model = make(random_state=0, memory=str(tmp_path)).fit(X[:40], y[:40])
+    assert len(trainings) == len(model.folds_) == FOLDS
+    assert len(entries(tmp_path)) == 1
+    expected = clone(model).set_params(memory=None).fit(X[:40], y[:40]).predictive(X)
+    trainings.clear()
+    recalled = clone(model).fit(X[:40], y[:40]).predictive(X)
+    assert len(trainings) == 0
+    for one in (model.predictive(X), recalled):
+        assert_array_equal(one.mean, expected.mean)
+        assert_array_equal(one.covariance, expected.covariance)
+
+
+def test_the_net_of_all_rows_is_another_entry(tmp_path, trainings):
     X, y = diabetes()
     model = quick_regressor(None, memory=str(tmp_path), cv=2, refit=True, noise=0.5)
     expected = model.fit(X[:40], y[:40]).predict(X)
-    assert len(trainings) == len(entries(tmp_path)) == 3
+    assert len(trainings) == 3
+    assert len(entries(tmp_path)) == 2
     assert_array_equal(model.fit(X[:40], y[:40]).predict(X), expected)
+    assert len(clone(model).set_params(refit=False).fit(X[:40], y[:40]).folds_) == 2
     assert len(trainings) == 3
     model.fit(X[:41], y[:41])
     assert len(trainings) == 6
+    assert len(entries(tmp_path)) == 4
+
+
+def with_value(array, index, value):
+    """Copy an array, with one value changed."""
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+def folds(*held_out):
+    """Give splits of the 150 rows that hold these out."""
+    return [(np.setdiff1d(np.arange(150), rows), rows) for rows in held_out]
+
+
+THIRDS = [np.arange(k, 150, 3) for k in range(3)]
+CHANGES = {
+    "a value": lambda X, y, w, cv: (with_value(X, (-1, -1), 0.5), y, w, cv),
+    "a label": lambda X, y, w, cv: (X, with_value(y, -1, (y[-1] + 1) % 3), w, cv),
+    "a weight": lambda X, y, w, cv: (X, y, with_value(w, -1, 2.0), cv),
+    "a row fewer": lambda X, y, w, cv: (X, y, with_value(w, -1, 0.0), 3),
+    "the last fold": lambda X, y, w, cv: (X, y, w, folds(*THIRDS[:2], np.r_[THIRDS[2], 0])),
+    "the order of folds": lambda X, y, w, cv: (X, y, w, folds(*THIRDS[::-1])),
+    "a fold fewer": lambda X, y, w, cv: (X, y, w, folds(*THIRDS[:2])),
+    "a fold more": lambda X, y, w, cv: (X, y, w, folds(*THIRDS, THIRDS[0])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_changes_in_one_fold_trains_all(change, tmp_path, trainings):
+    X, y = iris()
+    first = X, y, np.ones(150), folds(*THIRDS)
+    model = quick_classifier(memory=str(tmp_path))
+    for table in (first, change(*first), first):
+        rows, labels, weights, cv = table
+        model.set_params(cv=cv).fit(rows, labels, sample_weight=weights)
+        plain = clone(model).set_params(memory=None).fit(rows, labels, sample_weight=weights)
+        assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
+    assert len(entries(tmp_path)) == 2
+    trainings.clear()
+    model.fit(X, y)
+    assert len(trainings) == 0
+
+
+LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "reversed": lambda X: X[::-1].copy()[::-1],
+    "read-only": lambda X: np.frombuffer(X.tobytes()).reshape(X.shape),
+    "list": np.ndarray.tolist,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(("net", "cv"), [(None, 2), (classifier_net(), None)], ids=["folds", "one"])
+def test_the_same_rows_otherwise_laid_out_are_recalled(net, cv, layout, tmp_path, trainings):
+    X, y = iris()
+    X, y = X[::5], y[::5]
+    model = quick_classifier(net, memory=str(tmp_path), cv=cv)
+    expected = model.fit(X, y).predict_proba(X)
+    assert_array_equal(model.fit(layout(X), y).predict_proba(X), expected)
+    assert len(trainings) == (cv or 1)
+    assert len(entries(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_no_fold_trains_where_the_net_of_one_is_refused(
+    with_memory, tmp_path, trainings, monkeypatch
+):
+    X, y = iris()
+    checked = []
+
+    def refuse_the_last(*args):
+        checked.append(1)
+        if len(checked) == 3:
+            raise ValueError("refused")
+
+    monkeypatch.setattr(base, "check_reading", refuse_the_last)
+    model = quick_classifier(cv=3, memory=str(tmp_path) if with_memory else None)
+    with pytest.raises(ValueError, match="refused"):
+        model.fit(X, y)
+    assert trainings == entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_fit_that_stops_in_a_later_fold_keeps_nothing(error, tmp_path, monkeypatch):
+    X, y = iris()
+    original, calls = base.fit_net, []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return original(*args)
+
+    model = quick_classifier(memory=str(tmp_path), cv=3)
+    with monkeypatch.context() as patches, pytest.raises(error):
+        patches.setattr(base, "fit_net", stopped)
+        model.fit(X, y)
+    assert entries(tmp_path) == []
+    expected = clone(model).set_params(memory=None).fit(X, y).predict_proba(X)
+    assert_array_equal(model.fit(X, y).predict_proba(X), expected)
+    assert len(entries(tmp_path)) == 1
+
+
+def test_without_memory_a_training_is_gone_before_the_next(monkeypatch):
+    X, y = iris()
+    original, met = base.fit_net, []
+
+    def watched(net, train, held_out, stream):
+        assert [one for one in met if one() is not None] == []
+        outcome = original(net, train, held_out, stream)
+        met.append(weakref.ref(outcome))
+        return outcome
+
+    monkeypatch.setattr(base, "fit_net", watched)
+    quick_classifier(cv=3).fit(X, y)
+    assert len(met) == 3
 
 
 MODULE = """
@@ -161,11 +301,13 @@ def test_another_release_trains_anew(tmp_path, monkeypatch, trainings):
         assert len(trainings) == n_trained
 
 
-def test_damaged_files_give_the_right_model(tmp_path, trainings):
+@pytest.mark.parametrize("cv", [None, 3])
+def test_damaged_files_give_the_right_model(cv, tmp_path, trainings):
     X, y = iris()
-    model = quick_classifier(memory=str(tmp_path))
+    n_nets = cv or 1
+    model = quick_classifier(memory=str(tmp_path), cv=cv)
     expected = model.fit(X, y).predict_proba(X)
-    other = quick_classifier(memory=str(tmp_path), random_state=1)
+    other = quick_classifier(memory=str(tmp_path), cv=cv, random_state=1)
     (path,) = entries(tmp_path)
     content = path.read_bytes()
     other.fit(X, y)
@@ -177,10 +319,10 @@ def test_damaged_files_give_the_right_model(tmp_path, trainings):
         path.write_bytes(damaged)
         trainings.clear()
         assert memory_warnings(lambda: model.fit(X, y)) == []
-        assert len(trainings) == 1
+        assert len(trainings) == n_nets
         assert_array_equal(model.predict_proba(X), expected)
         model.fit(X, y)
-        assert len(trainings) == 1
+        assert len(trainings) == n_nets
 
 
 @pytest.mark.parametrize("verbose", [0, 1, 100])
@@ -194,7 +336,7 @@ def test_no_training_row_is_printed_or_logged(verbose, tmp_path, capfd, caplog):
         model.fit(X, y)
     captured = capfd.readouterr()
     printed = captured.out + captured.err + caplog.text
-    assert ("[Memory] Training the net" in printed) == (verbose > 0)
+    assert ("[Memory] Training the nets" in printed) == (verbose > 0)
     assert not is_numbers_of(X, printed)
 
 

@@ -19,8 +19,12 @@ from sksubnet.nets.caching import seal, unsealed
 WEIGHTS = np.random.default_rng(0).normal(size=(20, 20))
 
 
-def training(scale=1.0) -> Training:
-    return Training({"weight": scale * WEIGHTS}, ("weight",), [{"epoch": 1, "train_loss": 0.5}])
+def trainings(scale=1.0) -> list[Training]:
+    """Those of two folds."""
+    return [
+        Training({"weight": sign * scale * WEIGHTS}, ("weight",), [{"epoch": 1, "train_loss": 0.5}])
+        for sign in (1, -1)
+    ]
 
 
 class Counted:
@@ -31,7 +35,7 @@ class Counted:
 
     def __call__(self):
         self.calls += 1
-        return training(self.scale)
+        return trainings(self.scale)
 
 
 def memory_in(folder, **options) -> TrainingMemory:
@@ -45,7 +49,9 @@ def entries(folder) -> list[Path]:
 def recalled(memory, *content, scale=1.0):
     """Weights, and whether they were trained."""
     train = Counted(scale)
-    return memory.recall_or(train, *content).state["weight"], train.calls
+    first, second = memory.recall_or(train, *content)
+    assert_array_equal(second.state["weight"], -first.state["weight"])
+    return first.state["weight"], train.calls
 
 
 class Marker:
@@ -62,8 +68,9 @@ def test_kept_by_content(tmp_path):
     memory = memory_in(tmp_path)
     first = memory.recall_or(Counted(), "rows", 1)
     again = memory_in(tmp_path).recall_or(Counted(), "rows", 1)
-    assert_array_equal(again.state["weight"], WEIGHTS)
-    assert (again.trainable, again.history) == (first.trainable, first.history)
+    assert_array_equal([one.state["weight"] for one in again], [WEIGHTS, -WEIGHTS])
+    for one, other in zip(first, again, strict=True):
+        assert (one.trainable, one.history) == (other.trainable, other.history)
     assert recalled(memory, "rows", 1)[1] == 0
     for content in [("rows", 2), ("other rows", 1), ("rows",)]:
         assert recalled(memory, *content)[1] == 1
@@ -87,7 +94,7 @@ def damages(content: bytes, other: bytes, marker: Path):
         yield rng.bytes(len(content))
         start = int(rng.integers(len(content)))
         yield content[start:] + content[:start]
-    yield from (b"", content + b"\0", content[:-1], other, pickle.dumps(training(2.0)))
+    yield from (b"", content + b"\0", content[:-1], other, pickle.dumps(trainings(2.0)))
     yield pickle.dumps(Marker(marker))
     yield content[:32] + pickle.dumps(Marker(marker))
     yield bytes(len(content))
@@ -131,8 +138,8 @@ def test_entries_of_classes_that_are_gone(monkeypatch):
 
     monkeypatch.setattr(sys.modules[__name__], "Gone", Gone, raising=False)
     Gone.__qualname__ = "Gone"
-    entry = seal("key", Training({"extra": Gone()}, (), []))
-    assert isinstance(unsealed("key", entry), Training)
+    entry = seal("key", [Training({"extra": Gone()}, (), [])])
+    assert len(unsealed("key", entry)) == 1
     monkeypatch.delattr(sys.modules[__name__], "Gone")
     assert unsealed("key", entry) is None
 
@@ -227,7 +234,7 @@ def test_killed_while_it_writes(tmp_path, monkeypatch):
 
 def test_histories_that_cannot_be_pickled_are_not_kept(tmp_path):
     memory = memory_in(tmp_path)
-    odd = Training({"weight": WEIGHTS}, (), [{"loss": lambda: 0}])
+    odd = [*trainings(), Training({"weight": WEIGHTS}, (), [{"loss": lambda: 0}])]
     with pytest.warns(UserWarning, match="could not be kept"):
         assert memory.recall_or(lambda: odd, "rows") is odd
     assert entries(tmp_path) == []
