@@ -97,8 +97,14 @@ class Tabular(NeuralNet):
                 rows = iterator.dataset
                 fit_tails(self.module_, rows.X, rows.y, rows.weights)
         self.averages_.hide()
+        self.module_.dropped_share = self._dropped_share()
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
         self.averages_.show()
+
+    def _dropped_share(self) -> float:
+        """Share of the bins to drop in this epoch."""
+        share: float = self.module_.bin_dropout
+        return share
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Take a step of the optimiser, and count the weights in the averages."""
@@ -126,7 +132,20 @@ class TabularClassifier(Tabular, NeuralNetClassifier):
 
 
 class TabularRegressor(Tabular, NeuralNetRegressor):
-    """The default net for targets."""
+    """The default net for standardised targets, which drops fewer bins the better it predicts.
+
+    Where little of the target's variance is left, there is little to overfit, and the noise of the
+    dropout would be most of the error: the odds of a bin to be dropped are in proportion to it.
+    """
+
+    def _dropped_share(self) -> float:
+        share = super()._dropped_share()
+        if len(self.history) < 2:
+            return share
+        before = self.history[-2]
+        left = before.get("valid_loss", before["train_loss"])
+        odds = share / (1 - share) * min(1.0, left)
+        return odds / (1 + odds)
 
 
 TASKS: dict[str, tuple[type[Tabular], type[nn.Module]]] = {
@@ -157,7 +176,8 @@ class TabularNet(BaseEstimator):
         net without bins. The weights of the bins are no candidates for the posterior unless
         ``candidates`` says so: a bin is constant beyond the data, so they say nothing there.
     bin_dropout : float in [0, 1), default=0.4
-        Share of the bins that are dropped in training.
+        Share of the bins that are dropped in training. In regression the odds are in proportion to
+        the share of the target's variance that is not yet explained.
     dropout : float in [0, 1), default=0.0
         Share of the units of each hidden layer that are dropped in training.
     lr : float, default=5e-3

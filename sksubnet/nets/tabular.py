@@ -78,7 +78,7 @@ class TabularMLP(nn.Module):
                 self.register_buffer(f"bin_{name}", torch.as_tensor(value))
             self.binned = nn.Linear(len(bins), widths[0], bias=False)
             nn.init.zeros_(self.binned.weight)
-        self.bin_dropout = bin_dropout
+        self.bin_dropout = self.dropped_share = bin_dropout
         self.masks: torch.Generator | None = None
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
@@ -113,10 +113,10 @@ class TabularMLP(nn.Module):
 
         No module of its own, whose dropout would stay active in predictions of MC dropout.
         """
-        if not self.training or self.masks is None or self.bin_dropout == 0:
+        if not self.training or self.masks is None or self.dropped_share == 0:
             return bins
-        kept = torch.rand(bins.shape, generator=self.masks) >= self.bin_dropout
-        return bins * kept.to(bins) / (1 - self.bin_dropout)
+        kept = torch.rand(bins.shape, generator=self.masks) >= self.dropped_share
+        return bins * kept.to(bins) / (1 - self.dropped_share)
 
 
 def clipped(z: Tensor) -> Tensor:

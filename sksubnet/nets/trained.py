@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
-from sksubnet.nets.tabular import masks_drawn_from
 from sksubnet.predictive import Gaussian, Likelihood
 
 if TYPE_CHECKING:
@@ -201,10 +200,7 @@ class TrainedNet:
     def row_order(self) -> Iterator[torch.Generator]:
         """Give what to draw the order of rows from while the module trains on, reproducibly."""
         stream = self.stream or RandomStream(self.seed)
-        with (
-            stream.around(known=self.draws_nothing) as generator,
-            masks_drawn_from(self.module, generator),
-        ):
+        with stream.around(known=self.draws_nothing) as generator:
             yield generator
 
 

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from skorch import NeuralNetRegressor
 from torch import nn
 
-from sksubnet.nets import Schedule, default_net, fingerprint
+from sksubnet.nets import Schedule, TabularNet, fingerprint
 
 DATA = np.random.default_rng(0).normal(size=(6, 3))
 
@@ -485,7 +485,7 @@ def test_long_chains_are_no_deeper():
 def test_the_default_net_takes_milliseconds():
     X = np.random.default_rng(0).normal(size=(500, 10))
     schedule = Schedule.until_stopped(500)
-    net = default_net(X, np.ones(500), task="regression", schedule=schedule, verbose=0)
+    net = TabularNet().build(X, np.ones(500), task="regression", schedule=schedule)
     times = []
     for _ in range(5):
         start = time.process_time()

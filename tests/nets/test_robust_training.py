@@ -136,7 +136,8 @@ def test_heavy_tails_target(regressor, spoil):
     assert np.mean(np.abs(y[tame] - mean) < 2 * std) > 0.6
     mean, std = model.predict(X[WILD], return_std=True)
     assert (np.abs(mean) < 5 * np.abs(y).max()).all()
-    assert (std >= model.noise_std_).all() and np.isfinite(std).all()
+    # noise by row: no wild row has much less than the mean of all
+    assert (std >= 0.5 * model.noise_std_).all() and np.isfinite(std).all()
 
 
 @CLASSIFIERS

@@ -152,7 +152,7 @@ def test_dropout_of_bins_stays_off_in_draws_of_mc_dropout():
     (net_,) = reg.folds_
     draws = net_.draws.latents(net_.latent, inputs)
     binned = module.binned.weight.detach().clone()
-    module.bin_dropout = 0.0
+    module.dropped_share = 0.0
     assert torch.equal(net_.draws.latents(net_.latent, inputs), draws)
     module.binned.weight.data.zero_()
     assert not torch.allclose(net_.draws.latents(net_.latent, inputs), draws) or not binned.any()
@@ -197,3 +197,24 @@ def test_a_fitted_net_can_be_pickled():
     X, y = RNG.normal(size=(40, 2)), RNG.normal(size=40)
     reg = MAPRegressor(TabularNet(max_epochs=2), random_state=0).fit(X, y)
     assert_allclose(pickle.loads(pickle.dumps(reg)).predict(X), reg.predict(X), rtol=0)
+
+
+def test_regression_drops_the_fewer_bins_the_better_it_predicts(monkeypatch):
+    """The odds of a bin to be dropped are in proportion to the unexplained variance."""
+    shares = []
+    plain = TabularMLP._dropped
+
+    def watched(module, bins):
+        if module.training and module.masks is not None:
+            shares.append(module.dropped_share)
+        return plain(module, bins)
+
+    monkeypatch.setattr(TabularMLP, "_dropped", watched)
+    X = RNG.normal(size=(100, 2))
+    net = TabularNet(max_epochs=30, batch_size=200, lr=0.02)
+    fitted = MAPRegressor(net, random_state=0).fit(X, X[:, 0]).net_
+    left = np.array(fitted.history[:, "valid_loss"])
+    odds = 0.4 / 0.6 * np.minimum(1, left[: len(shares) - 1])
+    assert shares[0] == 0.4
+    assert_allclose(shares[1:], odds / (1 + odds))
+    assert shares[-1] < 0.2

@@ -276,7 +276,7 @@ def test_noise_of_the_regressor_is_the_expected_squared_residual():
     reg = VOGNRegressor(n_epochs=400, random_state=0).fit(X, y[:, 0])
     spread = reg.predictive(X).std("epistemic")[:, 0]
     expected = np.mean((y[:, 0] - reg.predict(X)) ** 2 + spread**2)
-    assert reg.noise_std_**2 == pytest.approx(expected, rel=0.05)
+    assert reg.noise_std_**2 == pytest.approx(expected, rel=0.1)  # by 100 draws
 
 
 def test_batch_size_is_that_of_the_net():
