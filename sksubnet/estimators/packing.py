@@ -195,7 +195,7 @@ def _ufunc(parts: dict[str, Any]) -> np.ufunc:
 
 def _noise(parts: dict[str, Any]) -> NoiseNet:
     nets = tuple(net.restored() for net in parts["nets"])
-    return NoiseNet(nets, parts["levels"], parts["encoding"])
+    return NoiseNet(nets, parts["levels"], parts["encodings"])
 
 
 def _random_state(parts: dict[str, Any]) -> np.random.RandomState:

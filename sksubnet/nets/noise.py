@@ -36,13 +36,13 @@ class NoiseNet:
         Logarithm of the variance over the level.
     levels : tuple of Tensor of shape (C,)
         Variance where the logarithm is 0.
-    encoding : Encoding
-        How rows, flattened, are standardised.
+    encodings : tuple of Encoding
+        How rows, flattened, are standardised for each of the nets.
     """
 
     nets: tuple[Any, ...]
     levels: tuple[Tensor, ...]
-    encoding: Encoding
+    encodings: tuple[Encoding, ...]
 
     @property
     def latents(self) -> tuple[Latent, ...]:
@@ -51,9 +51,11 @@ class NoiseNet:
 
     def __call__(self, X: Tensor) -> Tensor:
         """Noise variances (B, C) of rows, float64 on the CPU."""
-        inputs = _standardised(X, self.encoding, self.latents[0].dtype)
-        members = zip(self.latents, self.levels, strict=True)
-        parts = [level * _factor(latent, inputs) for latent, level in members]
+        members = zip(self.latents, self.levels, self.encodings, strict=True)
+        parts = [
+            level * _factor(latent, _standardised(X, encoding, latent.dtype))
+            for latent, level, encoding in members
+        ]
         return torch.stack(parts).mean(dim=0)
 
     def scaled(self, scale: float) -> NoiseNet:
@@ -68,10 +70,10 @@ class NoiseNet:
 
     @classmethod
     def mean(cls, nets: Sequence[NoiseNet]) -> NoiseNet:
-        """Average the variances of nets of the same rows, with one member each."""
+        """Average the variances of nets that have one member each."""
         members = tuple(member for net in nets for member in net.nets)
         levels = tuple(level for net in nets for level in net.levels)
-        return cls(members, levels, nets[0].encoding)
+        return cls(members, levels, tuple(one for net in nets for one in net.encodings))
 
 
 def _standardised(X: Tensor, encoding: Encoding, dtype: torch.dtype) -> Tensor:
@@ -109,4 +111,4 @@ def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> 
         net = prepare(net, X[:2], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
     load(net, fit_net(net, train, held_out, stream))
-    return NoiseNet((net,), (level.double().cpu(),), encoding)
+    return NoiseNet((net,), (level.double().cpu(),), (encoding,))

@@ -78,18 +78,10 @@ ESTIMATORS = [
     DeepEnsembleRegressor(REGRESSOR_NET, n_members=2, random_state=0),
 ]
 
+
 # Which units a step of the training drops depends on the number of rows in its batch, so that a
 # repeated row meets other masks than a row of weight two.
-RANDOM_MASKS = "the dropout masks of the training are drawn for each row"
-EXPECTED_FAILURES = {
-    MCDropoutClassifier: {"check_sample_weight_equivalence_on_dense_data": RANDOM_MASKS},
-    MCDropoutRegressor: {"check_sample_weight_equivalence_on_dense_data": RANDOM_MASKS},
-}
-
-
-@parametrize_with_checks(
-    ESTIMATORS, expected_failed_checks=lambda e: EXPECTED_FAILURES.get(type(e), {})
-)
+@parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 

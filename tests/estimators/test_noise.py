@@ -49,8 +49,8 @@ def constant():
 
 def noise_by_hand(net, X):
     """Variances (N, C) by the module of the noise net of a fold, in the net's units."""
-    (latent,), (level,) = net.noise.latents, net.noise.levels
-    return level.numpy() * np.exp(dense.evaluate(latent.module, X).clip(-10, 10))
+    (latent,), (level,), inputs = net.noise.latents, net.noise.levels, net.noise.encodings[0](X)
+    return level.numpy() * np.exp(dense.evaluate(latent.module, inputs).clip(-10, 10))
 
 
 def components(fitted, X):

@@ -144,7 +144,8 @@ def test_what_the_folds_say_of_their_rows_stays(folded, refitted):
 
 
 def test_the_noise_is_the_mean_of_the_folds_before_they_were_mixed(folded, refitted):
-    noise = [net.noise(torch.as_tensor(X)).numpy() for net in folded.folds_]
+    inputs = torch.as_tensor(folded._encoding(X))
+    noise = [net.noise(inputs).numpy() for net in folded.folds_]
     expected = np.sqrt(np.mean(noise, axis=0) / folded.tuning_.mixture_scale) * folded._y_scale
     assert_allclose(refitted.predictive(X).std("aleatoric"), expected, rtol=1e-6)
 
@@ -152,8 +153,9 @@ def test_the_noise_is_the_mean_of_the_folds_before_they_were_mixed(folded, refit
 def test_the_posterior_of_all_rows_is_that_of_dense_matrices(refitted):
     net = refitted.folds_[0]
     module, chosen = refitted.net_.module_, refitted.subnetwork_.indices
-    J = dense.jacobian(module, X)[:, 0, chosen]
-    noise = net.noise(torch.as_tensor(X)).numpy()[:, 0]
+    inputs = refitted._encoding(X)
+    J = dense.jacobian(module, inputs)[:, 0, chosen]
+    noise = net.noise(torch.as_tensor(inputs)).numpy()[:, 0]
     G = (J.T / noise) @ J
     precision = G + refitted.posterior_.prior_precision * np.eye(len(G))
     variance = np.einsum("ns,st,nt->n", J, np.linalg.inv(precision), J)

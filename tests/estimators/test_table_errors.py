@@ -12,6 +12,11 @@ ESTIMATORS = pytest.mark.parametrize(
     [(quick_classifier(None, cv=None), iris), (quick_regressor(None, cv=None), diabetes)],
     ids=["class", "regr"],
 )
+USER_NETS = pytest.mark.parametrize(
+    ("model", "data"),
+    [(quick_classifier(cv=None), iris), (quick_regressor(cv=None), diabetes)],
+    ids=["class", "regr"],
+)
 
 
 @ESTIMATORS
@@ -36,8 +41,8 @@ def test_arrays_of_more_dimensions_need_a_net(model, data):
     assert_refused(lambda: model.fit(X[:, :, None], y), "dim 3", "tables", "pass a skorch net")
 
 
-@ESTIMATORS
-def test_categories_as_text(model, data):
+@USER_NETS
+def test_categories_as_text_for_a_net_of_the_user(model, data):
     pandas = pytest.importorskip("pandas")
     X, y = data()
     kinds = pandas.Categorical(["red", "blue"] * (len(X) // 2))
@@ -53,8 +58,8 @@ def test_text_in_the_target_of_a_regressor():
     assert_refused(lambda: quick_regressor().fit(X, y), "X or y", "text", "'unknown'")
 
 
-@ESTIMATORS
-def test_values_beyond_the_dtype(model, data):
+@USER_NETS
+def test_values_beyond_the_dtype_of_a_net_of_the_user(model, data):
     X, y = data()
     large = X.copy()
     large[3, 1] = -1e39
@@ -62,7 +67,16 @@ def test_values_beyond_the_dtype(model, data):
     parts = ["1.0e+39", "float32", "dtype='float64'", "scale that column"]
     assert_refused(lambda: single.fit(large, y), *parts)
     assert_refused(lambda: single.fit(X, y).predict(large), *parts)
-    assert np.isfinite(model.fit(large, y).predict(large)).all()
+
+
+@ESTIMATORS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_default_net_clips_values_beyond_any_dtype(model, data, dtype):
+    X, y = data()
+    large = X.copy()
+    large[3, 1] = -1e39
+    fitted = type(model)(**{**model.get_params(deep=False), "dtype": dtype}).fit(large, y)
+    assert np.isfinite(fitted.predict(large)).all()
 
 
 @ESTIMATORS

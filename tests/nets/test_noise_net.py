@@ -83,7 +83,7 @@ def test_the_level_is_the_mean_square_of_the_training_rows(known):
     assert_allclose(noise.levels[0], train.y.mean(dim=0), rtol=1e-12)
     net = noise.latents[0]
     with torch.no_grad():
-        inputs = torch.as_tensor(noise.encoding(train.X[:9].numpy()))
+        inputs = torch.as_tensor(noise.encodings[0](train.X[:9].numpy()))
         expected = train.y.mean(dim=0) * torch.exp(net(inputs))
     assert_allclose(noise(train.X[:9]), expected, rtol=1e-9)
 
