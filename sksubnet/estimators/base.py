@@ -325,7 +325,9 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
                     targets = check_X_y(np.zeros((X.shape[0], 1)), y, **checks)[1]
             if reset:
                 self._columns = Columns.of(rows, tabular.categorical_features)
-            read = check_array(self._columns.read(rows), ensure_all_finite="allow-nan")
+            read = self._columns.read(rows)
+            if is_frame(X):
+                read = check_array(read, ensure_all_finite="allow-nan")
         if reset:
             self._row_shape = read.shape[1:]
         return read if isinstance(y, str) else (read, targets)

@@ -57,6 +57,8 @@ class Columns:
                 f"fit saw a DataFrame with categories, such as {texts[0]!r}, so pass one with the "
                 f"same columns instead of a {type(X).__name__}."
             )
+        if not self.levels and isinstance(X, np.ndarray) and X.dtype == np.float64:
+            return X
         found = np.empty((_n_rows(X), len(self.names)))
         for j, name in enumerate(self.names):
             column = _column(X, j)
