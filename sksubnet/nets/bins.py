@@ -29,10 +29,9 @@ class Bins:
     @classmethod
     def of(cls, Z: np.ndarray, weights: np.ndarray, n_bins: int) -> Bins:
         """About so many bins of each column of ``Z`` (N, F) that has more than two values."""
-        edges = {j: _edges(Z[:, j], weights, n_bins) for j in _numeric(Z)}
-        if len(edges) * n_bins > MOST_BINS:
-            fewer = min(n_bins, max(LEAST_BINS, MOST_BINS // len(edges)))
-            edges = {j: _edges(Z[:, j], weights, fewer) for j in edges}
+        columns = _numeric(Z)
+        most = min(n_bins, max(LEAST_BINS, MOST_BINS // max(1, len(columns))))
+        edges = {j: _edges(Z[:, j], weights, most) for j in columns}
         column = np.repeat(list(edges), [len(e) - 1 for e in edges.values()]).astype(np.int64)
         means = [_mean_shares(Z[:, j], weights, e) for j, e in edges.items()]
         lows, widths = [e[:-1] for e in edges.values()], [np.diff(e) for e in edges.values()]
