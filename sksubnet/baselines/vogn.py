@@ -83,7 +83,6 @@ class VOGN(NetDraws):
                 verbose=self.verbose,
                 stream=initial.stream,
                 draws_nothing=draws_nothing(initial.net),
-                novel=self._novel(initial.latent),
             )
             yield TrainedFold(initial, net, start.fold.held_out)
 

@@ -485,18 +485,12 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             seed=start.seed,
             verbose=self.verbose,
             draws_nothing=draws_nothing(net),
-            novel=self._novel(latent),
         )
         if is_frozen(self.net):
             check_frozen(trained)
         else:
             check_convergence(trained, net.history, learning_rates(net))
         return trained
-
-    def _novel(self, latent: Latent) -> Tensor | None:
-        """Give what a cell of a new kind adds to inputs (F,) of the default net."""
-        novel = None if self._tabular is None else self._encoding.novel
-        return None if novel is None else tensor_of(novel, latent)
 
     def _check_reading(self, initial: InitialNet, table: Table) -> None:
         """Refuse a net of the user's that does to rows or outputs what later steps would miss."""

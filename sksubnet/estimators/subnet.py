@@ -24,6 +24,7 @@ from sksubnet.estimators.base import (
     draw_seed,
     read,
     rows_of,
+    tensor_of,
     torch_threads,
 )
 from sksubnet.estimators.folds import Table
@@ -248,8 +249,11 @@ class SubnetLaplace(BayesianNet):
 
     def _curved(self, net: TrainedFold) -> CurvedNet:
         """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
+        latent = net.trained.latent
         trained = replace(
-            net.trained, reference=self._reference_inputs(net.initial.net, net.trained.latent)
+            net.trained,
+            reference=self._reference_inputs(net.initial.net, latent),
+            novel=self._novel(latent),
         )
         subnetwork, plan = self._select(trained)
         indices = torch.as_tensor(subnetwork.indices)
@@ -455,6 +459,11 @@ class SubnetLaplace(BayesianNet):
             return read(self._inputs(self.reference), net, latent)
         except ValueError as error:
             raise ValueError(f"reference must hold rows like those of X: {error}") from error
+
+    def _novel(self, latent: Latent) -> Tensor | None:
+        """Return what a cell of a new kind adds to reference inputs (F,) of the default net."""
+        novel = None if self._tabular is None else self._encoding.novel
+        return None if novel is None else tensor_of(novel, latent)
 
     def _evidence(self, nets: list[CurvedNet], given: float | None, tune_noise: bool) -> Tuned:
         """Prior precision and noise by the marginal likelihood of each net: their means."""
