@@ -13,6 +13,8 @@ from sksubnet.nets import UNSEEN
 MOST_LEVELS = 500
 """Levels of a category; a column of more is refused."""
 
+NUMBERS = (int, float, np.number, np.bool_)
+
 MOST_DISTINCT = 0.5
 """Share of the rows whose texts may differ, where there are more than a few."""
 
@@ -59,7 +61,7 @@ class Columns:
             )
         if not self.levels and isinstance(X, np.ndarray) and X.dtype == np.float64:
             return X
-        found = np.empty((_n_rows(X), len(self.names)))
+        found = np.empty((X.shape[0], len(self.names)))
         for j, name in enumerate(self.names):
             column = _column(X, j)
             if j not in self.levels:
@@ -69,9 +71,6 @@ class Columns:
             values = _values(column)
             found[:, j] = [np.nan if v is None else codes.get(v, UNSEEN) for v in values]
         return found
-
-
-NUMBERS = (int, float, np.number, np.bool_)
 
 
 def is_frame(X: Any) -> bool:
@@ -84,10 +83,6 @@ def _names(X: Any) -> Sequence[Any]:
     if not is_frame(X):
         return range(X.shape[1])
     return list(getattr(X, "column_names", X.columns))
-
-
-def _n_rows(X: Any) -> int:
-    return int(X.shape[0])
 
 
 def _column(X: Any, j: int) -> Any:
