@@ -222,7 +222,7 @@ class SubnetLaplace(BayesianNet):
         True
         """
         check_is_fitted(self)
-        with ONE_UPDATE:
+        with ONE_UPDATE.lock:
             table = self._new_rows(X, y, sample_weight)
             table = replace(table, X=self._as_inputs(table.X))
             with self._fit_threads(table):

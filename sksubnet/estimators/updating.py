@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,11 +10,12 @@ import torch
 from sksubnet.estimators.base import as_read, criterion_weighted, rows_of
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
+from sksubnet.jacobian import Turn
 from sksubnet.nets import Rows, TrainedNet
 from sksubnet.posterior import updated
 from sksubnet.predictive import Gaussian
 
-ONE_UPDATE = threading.Lock()
+ONE_UPDATE = Turn()
 """Two updates of an estimator at once would each begin with the same posterior, and one be lost."""
 
 

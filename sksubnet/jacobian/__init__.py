@@ -19,7 +19,7 @@ from sksubnet.jacobian.plan import (
     plan_jacobian,
     trained_indices,
 )
-from sksubnet.jacobian.process_settings import SharedSetting
+from sksubnet.jacobian.process_settings import SharedSetting, Turn
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, squared_jacobian_sum
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "PlannedParameter",
     "SharedSetting",
     "Site",
+    "Turn",
     "deep_copy",
     "differentiable",
     "evaluate",

@@ -1,5 +1,10 @@
-"""Settings of the whole process that some passes need, in several threads at once."""
+"""What belongs to the whole process, and is needed in several threads at once.
 
+A process may be forked at any moment, and has then only the thread that forked: what others held or
+had changed would stay so for ever.
+"""
+
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +16,36 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
+class Turn:
+    """A lock for work of one thread at a time: ``with turn.lock``; nobody has it after a fork.
+
+    The work may take long, so that a fork does not wait for its end.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._undo: list[tuple[int, Callable[[], None]]] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    @contextmanager
+    def undone_by(self, undo: Callable[[], None]) -> Iterator[None]:
+        """Have a process that is forked meanwhile undo what this thread has changed."""
+        depth = len(self._undo)
+        try:
+            self._undo.append((threading.get_ident(), undo))
+            yield
+        finally:
+            del self._undo[depth:]
+
+    def _renew(self) -> None:
+        self.lock = threading.RLock()
+        if self._undo and self._undo[0][0] != threading.get_ident():
+            undo = self._undo[0][1]
+            self._undo.clear()
+            undo()
+
+
 class SharedSetting:
     """A setting that the first thread to enter makes, and the last one to leave takes back.
 
@@ -18,14 +53,21 @@ class SharedSetting:
     """
 
     def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._setting, self._lock, self._n_inside = setting, threading.Lock(), 0
+        self._setting, self._lock = setting, threading.Lock()
+        self._inside: list[int] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=lambda: self._lock.acquire(),  # no setting is half made in the child
+                after_in_parent=lambda: self._lock.release(),
+                after_in_child=self._leave_others,
+            )
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._n_inside == 0:
+            if not self._inside:
                 self._made = self._setting()
                 self._made.__enter__()
-            self._n_inside += 1
+            self._inside.append(threading.get_ident())
 
     def __exit__(
         self,
@@ -34,9 +76,17 @@ class SharedSetting:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
+            self._inside.remove(threading.get_ident())
+            if not self._inside:
                 self._made.__exit__(None, None, None)
+
+    def _leave_others(self) -> None:
+        """Take the threads out that a forked process does not have."""
+        self._lock = threading.Lock()
+        was_made, here = bool(self._inside), threading.get_ident()
+        self._inside = [thread for thread in self._inside if thread == here]
+        if was_made and not self._inside:
+            self._made.__exit__(None, None, None)
 
 
 @contextmanager

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sksubnet.jacobian import Turn
 
-class _Turn:
-    """Whose turn it is to use the global random states, which belong to the process."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        if hasattr(os, "register_at_fork"):
-            # The thread that holds the lock is not in the child, and would never release it there.
-            os.register_at_fork(after_in_child=self.renew)
-
-    def renew(self) -> None:
-        self.lock = threading.RLock()
-
-
-_TURN = _Turn()
+TURN = Turn()
+"""Whose turn it is to use the global random states, which belong to the process."""
 
 
 class RandomStream:
@@ -44,22 +33,24 @@ class RandomStream:
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:
         """Be the global random states, and put these back as they were; threads take turns."""
-        with _TURN.lock, torch.random.fork_rng():
+        with TURN.lock, torch.random.fork_rng():
             before = np.random.get_state()
-            try:  # Ctrl-C may come in any line
-                if self._cuda is None:
-                    torch.manual_seed(self._seed)  # of all devices
-                else:
-                    torch.cuda.set_rng_state_all(self._cuda)
-                torch.set_rng_state(self.generator.get_state())
-                np.random.set_state(self._numpy)
-                yield
-            finally:
-                self._numpy = np.random.get_state()
-                np.random.set_state(before)
-                self.generator.set_state(torch.get_rng_state())
-                if torch.cuda.is_initialized():
-                    self._cuda = torch.cuda.get_rng_state_all()
+            with TURN.undone_by(partial(_set_states, before, torch.get_rng_state())):
+                try:  # Ctrl-C may come in any line
+                    if self._cuda is None:
+                        torch.manual_seed(self._seed)  # of all devices
+                    else:
+                        torch.cuda.set_rng_state_all(self._cuda)
+                    _set_states(self._numpy, self.generator.get_state())
+                    yield
+                finally:
+                    try:
+                        self._numpy = np.random.get_state()
+                    finally:
+                        np.random.set_state(before)
+                    self.generator.set_state(torch.get_rng_state())
+                    if torch.cuda.is_initialized():
+                        self._cuda = torch.cuda.get_rng_state_all()
 
     @contextlib.contextmanager
     def around(self, *, known: bool) -> Iterator[torch.Generator]:
@@ -72,3 +63,8 @@ class RandomStream:
             return
         with self.everywhere():
             yield torch.default_generator
+
+
+def _set_states(of_numpy: Any, of_torch: Tensor) -> None:
+    np.random.set_state(of_numpy)
+    torch.set_rng_state(of_torch)

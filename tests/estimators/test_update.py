@@ -8,6 +8,7 @@ import dense
 import numpy as np
 import pytest
 import torch
+from forks import in_a_fork, meanwhile, needs_fork
 from frozen_models import NOISE, X_NEW, classifier, labelled_rows, regression_rows, regressor
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -19,6 +20,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegr
 from torch import nn
 from user_nets import MLP, OPTIONS
 
+import sksubnet.estimators.subnet
 import sksubnet.posterior.kinds
 import sksubnet.posterior.updating
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
@@ -407,6 +409,32 @@ def test_threads_lose_no_update_and_no_prediction_mixes_nets():
         thread.join()
     assert not errors
     assert_allclose(model.predict(X), expected, rtol=1e-5)
+
+
+@needs_fork
+def test_a_process_forked_during_an_update_updates_too(monkeypatch):
+    X, y = regression_rows_of(60)
+    model, other = (
+        SubnetLaplaceRegressor(REGRESSOR, cv=None, **SMALL).fit(X[:30], y[:30]) for _ in range(2)
+    )
+    expected = pickle.loads(pickle.dumps(model)).update(X[30:], y[30:]).predict(X)
+    original = sksubnet.estimators.subnet.updated_net
+
+    def update_slowly(pause):
+        def slow(*args):
+            pause()
+            return original(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sksubnet.estimators.subnet, "updated_net", slow)
+            other.update(X[30:], y[30:])
+
+    def update():
+        monkeypatch.setattr(sksubnet.estimators.subnet, "updated_net", original)
+        assert_allclose(model.update(X[30:], y[30:]).predict(X), expected, rtol=0)
+
+    with meanwhile(update_slowly):
+        in_a_fork(update)
 
 
 def test_rows_far_from_what_the_net_says_do_not_overshoot():
