@@ -26,6 +26,7 @@ from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.target_transform import ByColumn, FittedColumn
 from sksubnet.jacobian import FactoredRows, JacobianPlan, LayerRows, PlannedParameter, Site
 from sksubnet.nets import (
+    PLAIN,
     Bins,
     Encoding,
     NoiseNet,
@@ -64,7 +65,6 @@ from sksubnet.predictive import (
 from sksubnet.sampling import DropoutDraws, WeightDraws
 from sksubnet.selection import Subnetwork
 
-PLAIN = frozenset((bool, int, float, str, type(None)))
 NUMBERS, TEXTS = "biuf", "OU"
 """Kinds of the data types of arrays that are kept as they are, and item by item."""
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,7 +31,15 @@ from sksubnet.estimators.packing import (
     versions,
     wholes_of,
 )
-from sksubnet.nets import KeptNet, NamedNet, TabularNet, frozen_like, is_frozen, resolved
+from sksubnet.nets import (
+    KeptNet,
+    NamedNet,
+    TabularNet,
+    frozen_like,
+    is_frozen,
+    resolved,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from sksubnet.estimators.base import BayesianNet
@@ -116,7 +123,7 @@ def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
             "training has changed something in the net that is neither a parameter nor a buffer. "
             "Make it one (register_buffer), or keep the estimator with pickle or joblib."
         )
-    _write(path, file)
+    write_whole(path, file)
     if any(net.n_rows_held for net in model._fitted_nets()):
         warnings.warn(
             f"{name} holds {model.held_training_data_}. A posterior over fewer weights "
@@ -364,22 +371,6 @@ def _as_damage(name: str) -> Iterator[None]:
             f"{name} is damaged, or no file of an estimator's save ({type(error).__name__}: "
             f"{error!s:.200}); use another copy of it."
         ) from error
-
-
-def _write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all."""
-    target = os.path.realpath(path)
-    temporary = f"{target}.{secrets.token_hex(8)}"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _safetensors(verb: str) -> Any:

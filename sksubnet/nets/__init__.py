@@ -13,6 +13,7 @@ from sksubnet.nets.convergence import check_convergence, check_frozen
 from sksubnet.nets.default import Schedule, TabularNet, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.encoding import UNSEEN, Encoding
+from sksubnet.nets.files import write_whole
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
@@ -21,6 +22,7 @@ from sksubnet.nets.modules import Training, load
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.stored import (
+    PLAIN,
     KeptNet,
     NamedNet,
     StoredTabular,
@@ -43,6 +45,7 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
+    "PLAIN",
     "UNSEEN",
     "Bins",
     "Encoding",
@@ -93,4 +96,5 @@ __all__ = [
     "prepare",
     "resolved",
     "take_rows",
+    "write_whole",
 ]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import pickle
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ from typing import Any
 from joblib import Memory
 
 from sksubnet.nets.dependencies import fingerprint
+from sksubnet.nets.files import write_whole
 from sksubnet.nets.modules import Training
 
 CHECKSUM = hashlib.sha256
@@ -54,7 +52,8 @@ class TrainingMemory:
             return trainings
         trainings = train()
         try:
-            write(path, seal(key, trainings))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, seal(key, trainings))
         except Exception as error:  # of the disk, or of what callbacks left in the history
             self._warn_of(error)
         return trainings
@@ -110,16 +109,3 @@ def read(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file at once: others see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise

@@ -25,7 +25,8 @@ from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.training import check_net, is_frozen
 from sksubnet.nets.widths import INPUT_WIDTHS, OUTPUT_WIDTHS, with_widths
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = frozenset((bool, int, float, str, type(None)))
+"""Types of values that a file holds as they are."""
 
 
 def library_versions() -> dict[str, str]:

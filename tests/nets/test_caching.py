@@ -1,5 +1,6 @@
 """Trainings in a folder: whatever happens to the files, what is recalled is what was kept."""
 
+import builtins
 import contextlib
 import io
 import multiprocessing
@@ -170,7 +171,8 @@ def test_twenty_processes_fill_it_at_once(tmp_path):
 
 FAILING = {
     "no folder": (Path, "mkdir"),
-    "no file": (Path, "write_bytes"),
+    "no file": (builtins, "open"),
+    "no disk under it": (os, "fsync"),
     "no move": (os, "replace"),
 }
 
@@ -225,7 +227,7 @@ def test_killed_while_it_writes(tmp_path, monkeypatch):
     memory = memory_in(tmp_path)
     with monkeypatch.context() as patches, pytest.raises(Killed):
         patches.setattr(os, "replace", kill)
-        patches.setattr(Path, "unlink", lambda path: None)  # nor did it clean up
+        patches.setattr(os, "unlink", lambda path: None)  # nor did it clean up
         recalled(memory, "rows")
     assert entries(tmp_path) == []
     assert recalled(memory, "rows")[1] == 1
