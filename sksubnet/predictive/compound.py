@@ -20,6 +20,10 @@ from sksubnet.predictive.quadrature import N_DRAWS, row_chunks
 
 N_BISECTIONS = 60
 N_DOUBLINGS = 60
+MOST_STEPS = 500
+N_LEGENDRE = 16
+TAILS = (1e-9, 1e-5, 1e-2, 0.1)
+CRPS_LEVELS = torch.tensor([*TAILS, 0.5, *(1 - t for t in reversed(TAILS))], dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,6 +113,15 @@ class CompoundPredictive(Predictive):
             parts.append(torch.stack(found, dim=-1))
         return torch.cat(parts)
 
+    def _target_crps(self, y: Tensor) -> Tensor:
+        total = _sum_over_counts if self.likelihood.discrete else _integral
+        known = self._target_quantiles(CRPS_LEVELS)
+        parts = []
+        for rows in self._chunks():
+            nodes = self._nodes(rows, joint=False)
+            parts.append(total(self.likelihood, *nodes, y[rows], known[rows]))
+        return torch.cat(parts)
+
     def _target_draws(self, n: int, generator: np.random.Generator) -> np.ndarray:
         components = self._components()
         means = components.means.detach().double()
@@ -157,6 +170,53 @@ def _moments(
 def _mixed_cdf(likelihood: Likelihood, latents: Tensor, weights: Tensor, y: Tensor) -> Tensor:
     """Probability (B, T) at or below y (B, T), over nodes (M, B, C)."""
     return torch.einsum("m,mbt->bt", weights, likelihood.cdf(latents, y))
+
+
+def _integral(
+    likelihood: Likelihood, latents: Tensor, weights: Tensor, y: Tensor, quantiles: Tensor
+) -> Tensor:
+    """Integral (B, T) of (P(target <= x) - [y <= x])^2, by Gauss and Legendre's rule.
+
+    Piecewise between the quantiles (B, T, Q) and y, for there the integrand is smooth.
+    """
+    low, high = quantiles[..., :1], quantiles[..., -1:]
+    inside = y.unsqueeze(-1).clamp(low, high)
+    edges = torch.cat([quantiles, inside], dim=-1).sort(dim=-1).values
+    half = edges.diff(dim=-1) / 2
+    middle = edges[..., :-1] + half
+    after = (middle >= y.unsqueeze(-1)).double()
+    total = (y.unsqueeze(-1) - inside).abs().squeeze(-1)
+    points, factors = np.polynomial.legendre.leggauss(N_LEGENDRE)
+    for segment in range(half.shape[-1]):
+        for point, factor in zip(points, factors, strict=True):
+            x = middle[..., segment] + point * half[..., segment]
+            below = _mixed_cdf(likelihood, latents, weights, x)
+            total = total + factor * half[..., segment] * (below - after[..., segment]).square()
+    return total
+
+
+def _sum_over_counts(
+    likelihood: Likelihood, latents: Tensor, weights: Tensor, y: Tensor, quantiles: Tensor
+) -> Tensor:
+    """Sum (B, T) over whole numbers k of (P(count <= k) - [y <= k])^2; quantiles (B, T, Q).
+
+    Where there are many, every step-th of them stands for those around it, but the indicator is
+    always summed in full.
+    """
+    low, high = quantiles[..., 0], quantiles[..., -1]
+    step = ((high - low + 1) / MOST_STEPS).ceil().clamp_min(1)
+    # outside of low to high only the indicator counts
+    total = (low - y).clamp_min(0) + (y - high - 1).clamp_min(0)
+    start = low
+    while bool((start <= high).any()):
+        inside = (start <= high) * (torch.minimum(step, high - start + 1))
+        middle = start + ((step - 1) / 2).floor()
+        below = _mixed_cdf(likelihood, latents, weights, middle)
+        after = (start + inside - torch.maximum(y, start)).clamp_min(0)
+        after = torch.minimum(after, inside)
+        total = total + (inside - after) * below.square() + after * (1 - below).square()
+        start = start + step
+    return total
 
 
 def _integer_quantile(
