@@ -15,7 +15,7 @@ from sksubnet.baselines import (
 from sksubnet.comparison import Comparison, compare, cross_val_predictive
 from sksubnet.estimators import load
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
-from sksubnet.nets import TabularNet
+from sksubnet.nets import NamedInputs, TabularNet
 from sksubnet.predictive import Likelihood, LikelihoodLoss, Predictive
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "MAPRegressor",
     "MCDropoutClassifier",
     "MCDropoutRegressor",
+    "NamedInputs",
     "Predictive",
     "SWAGClassifier",
     "SWAGRegressor",

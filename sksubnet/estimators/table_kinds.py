@@ -59,8 +59,8 @@ def plain(values: Any, what: str) -> Any:
     if isinstance(values, Mapping):
         raise TypeError(
             f"{what} is a {type(values).__name__}, not a table. Give a DataFrame or an array with "
-            "a row for each sample; a net with several inputs can take it apart in its forward, or "
-            "in a dataset of its own."
+            "a row for each sample; a net with several inputs gets its columns by name "
+            "with dataset=sksubnet.NamedInputs."
         )
     if isinstance(values, list | tuple) and len(values) and isinstance(values[0], Tensor):
         values = torch.stack(list(values))

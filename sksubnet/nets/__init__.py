@@ -19,6 +19,7 @@ from sksubnet.nets.guard import check_class_weights, check_classes, check_labels
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.keeping import keepable_copy, make_keepable
 from sksubnet.nets.modules import Training, load
+from sksubnet.nets.named_inputs import NamedInputs
 from sksubnet.nets.noise import NoiseNet, fit_noise
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.stored import (
@@ -52,6 +53,7 @@ __all__ = [
     "Inputs",
     "KeptNet",
     "Latent",
+    "NamedInputs",
     "NamedNet",
     "NoiseNet",
     "RandomStream",
