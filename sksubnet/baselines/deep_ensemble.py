@@ -153,7 +153,7 @@ class DeepEnsemble(BayesianNet):
 
     def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
         inputs = self._inputs(X)
-        return mixed_moments([member._joint_moments(inputs) for member in self.estimators_])
+        return mixed_moments(member._joint_moments(inputs) for member in self.estimators_)
 
     def _default_member(self, net: Any, settings: dict[str, Any]) -> BayesianNet:
         """Return what a member is where no estimator is given."""

@@ -50,6 +50,7 @@ from sksubnet.nets import (
     check_frozen,
     check_net,
     check_reading,
+    count_rows,
     draws_nothing,
     fingerprint,
     fit_net,
@@ -64,6 +65,7 @@ from sksubnet.nets import (
     n_outputs_of,
     prepare,
 )
+from sksubnet.posterior import check_joint_covariance_fits
 from sksubnet.predictive import (
     AnyPredictive,
     Likelihood,
@@ -628,8 +630,14 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
 
     def _joint_moments(self, X: Any) -> tuple[Tensor, Tensor]:
         """Mean (N, C) and covariance between the rows (C, N, N)."""
+        batches = self._joint_batches(X)
+        return mixed_moments(net.joint_moments(batches) for net in self._nets())
+
+    def _joint_batches(self, X: Any) -> list[Inputs]:
+        """Batches of rows, unless the covariance between all of them would not fit."""
         batches = list(self._batches(X))
-        return mixed_moments([net.joint_moments(batches) for net in self._nets()])
+        check_joint_covariance_fits(sum(map(count_rows, batches)), self._nets()[0].n_outputs)
+        return batches
 
     def _draw_functions(self, X: Any, n_samples: int, generator: torch.Generator) -> Tensor:
         """Draws (N, C, n_samples) of functions over all rows, each with the noise of its net.

@@ -79,11 +79,18 @@ class FittedNet:
         raise NotImplementedError
 
 
-def mixed_moments(moments: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean (N, C) and covariance (C, N, N) of an equal mixture, by the law of total variance."""
-    if len(moments) == 1:
-        return moments[0]
-    means, covariances = (torch.stack(values) for values in zip(*moments, strict=True))
-    mean = means.mean(dim=0)
-    deviations = (means - mean).permute(2, 1, 0)
-    return mean, covariances.mean(dim=0) + deviations @ deviations.mT / len(means)
+def mixed_moments(moments: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean (N, C) and covariance (C, N, N) of an equal mixture, by the law of total variance.
+
+    Each covariance is let go once it is added.
+    """
+    means, total = [], torch.zeros(())
+    for mean, covariance in moments:
+        means.append(mean)
+        total = total.add_(covariance) if len(means) > 1 else covariance
+    if len(means) == 1:
+        return means[0], total
+    stacked = torch.stack(means)
+    mean = stacked.mean(dim=0)
+    deviations = (stacked - mean).permute(2, 1, 0)
+    return mean, total.baddbmm_(deviations, deviations.mT).div_(len(means))

@@ -89,8 +89,11 @@ class LinearisedNet(FittedNet):
     ) -> Tensor:
         """Draws (N, C, n_draws) of functions, each over all rows."""
         change = self.posterior.sample(n_draws, generator) - self.posterior.mean
-        outputs, rows = self._jacobian(batches)
-        return outputs[:, :, None] + rows.double() @ change.mT
+        parts = []
+        for batch in batches:
+            outputs, rows = self._jacobian([batch])
+            parts.append(outputs[:, :, None] + rows.double() @ change.mT)
+        return torch.cat(parts)
 
     def _moved(self, outputs: Tensor, rows: Tensor | FactoredRows) -> Tensor:
         """Latents (B, C) at the mean of the weights, from those of the trained net."""

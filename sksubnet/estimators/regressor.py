@@ -389,7 +389,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
                 f"for {type(self).__name__}; use np.cov(reg.sample_y(X, n_samples=1000))."
             )
         scale, offset = self._units
-        batches, moments = list(self._batches(X)), []
+        batches, moments = self._joint_batches(X), []
         for net in nets:
             mean, covariance = net.joint_moments(batches)
             covariance.diagonal(dim1=1, dim2=2).add_(self._noise_at(net, batches).mT)

@@ -23,7 +23,11 @@ from sksubnet.posterior.diagonal import DiagonalPosterior
 from sksubnet.posterior.gaussian import GaussianPosterior
 from sksubnet.posterior.kernel import KernelPosterior
 from sksubnet.posterior.kinds import Posterior, factorised, subnetwork_curvature
-from sksubnet.posterior.memory import MEMORY_BUDGET, check_curvature_fits
+from sksubnet.posterior.memory import (
+    MEMORY_BUDGET,
+    check_curvature_fits,
+    check_joint_covariance_fits,
+)
 from sksubnet.posterior.tuning import (
     HeldOut,
     Tuned,
@@ -49,6 +53,7 @@ __all__ = [
     "Tuned",
     "batches",
     "check_curvature_fits",
+    "check_joint_covariance_fits",
     "factorised",
     "ggn",
     "ggn_diagonal",

@@ -129,7 +129,7 @@ class Projection:
     @classmethod
     def within(cls, coordinates: Tensor, gram: Tensor, eigenvalues: Tensor) -> Projection:
         """Coordinates (..., m, R) of rows in part of the space, and their inner products."""
-        outside = gram - coordinates @ coordinates.mT
+        outside = (coordinates @ coordinates.mT).neg_().add_(gram)
         outside.diagonal(dim1=-2, dim2=-1).clamp_(min=0)
         return cls(coordinates, outside, eigenvalues)
 
@@ -148,7 +148,10 @@ class Projection:
             return self.variance(prior_precision)[..., None]
         scaled = self.coordinates * (self.eigenvalues + prior_precision).rsqrt()
         inside = scaled @ scaled.mT
-        return inside if self.outside is None else inside + self.outside / prior_precision
+        # Between all rows of a table these are large: no third array.
+        return (
+            inside if self.outside is None else inside.add_(self.outside, alpha=1 / prior_precision)
+        )
 
     def energy(self) -> Tensor:
         """Squared lengths (..., m) of the rows."""

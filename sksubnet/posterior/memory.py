@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,9 @@ EIGEN_LIMIT = 3000
 FEW_ROWS = 8
 """Rows below which the passes through a large net lose speed."""
 
+JOINT_ARRAYS = 4
+"""Arrays of the size of a covariance between rows while it is computed."""
+
 MEMORY_BUDGET = 2**28
 """Bytes that the Jacobian rows of one batch may take."""
 
@@ -27,27 +31,67 @@ RECYCLED_BYTES = 3 * 2**23
 """Size up to which allocators hand out the same memory again instead of fresh pages."""
 
 
-def available_memory() -> int | None:
+def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that can be allocated now, ``None`` where the platform does not tell."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line[:12] == "MemAvailable")
     except (OSError, StopIteration):
         try:
             free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, OSError, ValueError):
             return None
-    return int(min(free, _container_memory()))
+    return int(max(0, min(free, _left_in_groups(root))))
 
 
-def _container_memory() -> float:
-    """Bytes left under the limit of a container's control group."""
-    group = Path("/sys/fs/cgroup")
+@dataclass(frozen=True)
+class _GroupFiles:
+    """Where Linux says what a control group may use, what it uses, and what of that is a cache."""
+
+    folder: str
+    limit: str
+    usage: str
+    cache: str
+
+
+V1 = _GroupFiles(
+    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+V2 = _GroupFiles("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def _left_in_groups(root: Path) -> float:
+    """Bytes left under the limits of this process's control groups and of those around them."""
     try:
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        return int(limit) - int(used)
-    except (OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
         return math.inf
+    left = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        files = V1 if controllers else V2
+        # A container may see its group at the top, and be told the path that the host knows.
+        group = root / files.folder
+        left = min(left, _left_in_group(group, files))
+        for part in PurePosixPath(path).parts[1:]:
+            group = group / part
+            left = min(left, _left_in_group(group, files))
+    return left
+
+
+def _left_in_group(group: Path, files: _GroupFiles) -> float:
+    """Bytes left under the limit of one control group; what caches files makes room."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in (files.limit, files.usage))
+    except (OSError, ValueError):  # no such group, or "max"
+        return math.inf
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - used + int(stat.get(files.cache, 0))
+    except (OSError, ValueError):
+        return limit - used
 
 
 def curvature_bytes(n_weights: int, n_factors: int, n_kept: int) -> int:
@@ -75,6 +119,20 @@ def check_curvature_fits(n_weights: int, n_factors: int, n_kept: int) -> None:
         f"A full covariance over {n_weights} weights needs about {needed / 2**30:.1f} GiB, but "
         f"{available / 2**30:.1f} GiB are available. Choose subnetwork_size <= {largest}, or "
         "covariance='diag'."
+    )
+
+
+def check_joint_covariance_fits(n_rows: int, n_outputs: int) -> None:
+    """Raise if the covariance between so many rows cannot be computed here."""
+    available, one = available_memory(), 8 * n_outputs * n_rows**2
+    if available is None or JOINT_ARRAYS * one <= available:
+        return
+    largest = math.isqrt(available // (8 * n_outputs * JOINT_ARRAYS))
+    raise ValueError(
+        f"The covariance between {n_rows} rows takes {one / 2**30:.1f} GiB, and about "
+        f"{JOINT_ARRAYS} times that while it is computed, but {available / 2**30:.1f} GiB are "
+        f"available. Ask for at most {largest} rows at once, for return_std, or for draws by "
+        "sample_y, which hang together over all rows."
     )
 
 
