@@ -21,6 +21,7 @@ from sksubnet.jacobian.plan import (
 )
 from sksubnet.jacobian.process_settings import SharedSetting, Turn
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, squared_jacobian_sum
+from sksubnet.jacobian.threads import products, threads_for, torch_threads
 
 __all__ = [
     "PROBE_ROWS",
@@ -40,6 +41,9 @@ __all__ = [
     "own_rows",
     "plan_jacobian",
     "private_copy",
+    "products",
     "squared_jacobian_sum",
+    "threads_for",
+    "torch_threads",
     "trained_indices",
 ]

@@ -15,6 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, t
 
 from sksubnet.jacobian.copies import own_rows, private_copy
 from sksubnet.jacobian.process_settings import WITHOUT_CUDNN
+from sksubnet.jacobian.threads import products, threads_for
 
 Calls = dict[str, list["Call"]]
 
@@ -101,7 +102,9 @@ def on_private_copy(model: Model) -> Model:
 
 def evaluate(model: Model, X: Any) -> Tensor:
     """Return the outputs (B, C) of rows, and leave the module and the rows as they are."""
-    return on_private_copy(model)(own_rows(X))
+    shape = X.shape[1:] if isinstance(X, Tensor) else ()
+    with threads_for(products(model.module, n_rows(X), shape)):
+        return on_private_copy(model)(own_rows(X))
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module:

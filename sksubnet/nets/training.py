@@ -18,6 +18,7 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from sksubnet.jacobian import products, threads_for
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
 from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, draws_nothing
 from sksubnet.nets.guard import check_threshold
@@ -157,6 +158,7 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
                 of_rows = partial(_weighted_user_dataset, net, weights)
                 for name in ("iterator_train", "iterator_valid"):
                     loaders[name] = partial(WeightedLoader, getattr(net, name))
+        loans.enter_context(threads_for(_work_of_batch(net, train)))
         dataset = of_rows(train)
         if held_out is not None and _splits_rows(net.train_split):
             loaders["train_split"] = predefined_split(of_rows(held_out))
@@ -175,6 +177,12 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
             "sample_weight."
         )
     return outcome(net)
+
+
+def _work_of_batch(net: NeuralNet, rows: Rows) -> int:
+    """Count the products of weights and rows of a batch."""
+    n_rows = len(rows) if net.batch_size == -1 else min(net.batch_size, len(rows))
+    return products(whole_module(net), n_rows, rows.shape)
 
 
 @contextlib.contextmanager
