@@ -101,8 +101,11 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),
         and where an entry is damaged, the net is trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
-        default net to a small table on one thread.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None
@@ -311,8 +314,11 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),
         and where an entry is damaged, the net is trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use, -1 for all cores. ``None`` leaves its setting, but fits the
-        default net to a small table on one thread.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, show progress bars for long loops.
     random_state : int, RandomState or None, default=None

@@ -12,7 +12,6 @@ import torch
 from sklearn.base import _fit_context, clone, is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -25,12 +24,12 @@ from sksubnet.estimators import (
     FittedNet,
     Table,
     all_or_nothing,
+    in_jobs,
     mixed_moments,
     savable,
 )
 from sksubnet.nets import TabularNet, has_module_instance, is_frozen
 from sksubnet.predictive import Predictive, pick_components
-from sksubnet.progress import progress
 
 OF_THE_NET = ("noise", "normalize_y", "dtype", "validation_fraction", "memory")
 
@@ -75,9 +74,9 @@ class DeepEnsemble(BayesianNet):
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
         member = self._reading_codes(self._member())
         rows = self._rows_of_members(table)
-        self.estimators_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_member)(member, *rows, int(seed))
-            for seed in progress(seeds, "members", self.verbose)
+        calls = [(member, *rows, int(seed)) for seed in seeds]
+        self.estimators_ = in_jobs(
+            _fit_member, calls, self.n_jobs, shown_as="members" if self.verbose > 0 else ""
         )
         return self
 
@@ -201,8 +200,8 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Members that are fitted at once, each in a process of its own with a share of the cores;
-        ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.
+        Members that are fitted at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
     verbose : int, default=0
         Show a progress bar over the members.
     random_state : int, RandomState or None, default=None
@@ -344,8 +343,8 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Members that are fitted at once, each in a process of its own with a share of the cores;
-        ``None`` is 1 unless in a :obj:`joblib.parallel_backend` context, -1 takes all cores.
+        Members that are fitted at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
     verbose : int, default=0
         Show a progress bar over the members.
     random_state : int, RandomState or None, default=None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -18,9 +18,12 @@ from sksubnet.estimators import (
     InitialNet,
     TrainedFold,
     all_or_nothing,
+    cores,
     draw_seed,
     keep,
+    work_of_batch,
 )
+from sksubnet.jacobian import threads_for
 from sksubnet.nets import Latent, TrainedNet, make_keepable
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components, predictive_of
@@ -31,6 +34,9 @@ class Draws(Protocol):
 
     def latents(self, latent: Latent, X: Tensor) -> Tensor:
         """Latents (M, B, C) of a batch at every draw, float64 on the CPU."""
+
+
+DrawnFrom = tuple[TrainedNet, Draws]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,16 +113,20 @@ class NetDraws(BayesianNet):
         """
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
-        with self._fit_threads(table):
+        with torch.inference_mode(False):  # in which nothing can be trained
             trained = list(self._trained_nets(table, seed, needed=self._noise_is_tuned()))
-            nets = [self._drawn_net(net) for net in self._with_noise(trained)]
-            self._keep_out_of_fold(nets, table)
+            trained = self._with_noise(trained)
+            drawn = self._draws(trained)
+            work = max(work_of_batch(net.trained) for net in trained)
+            with cores(self.n_jobs), threads_for(work):
+                nets = [self._drawn_net(*net) for net in zip(trained, drawn, strict=True)]
+                self._keep_out_of_fold(nets, table)
         self._seed, self.folds_ = seed, nets
         return self
 
-    def _drawn_net(self, net: TrainedFold) -> DrawnNet:
+    def _drawn_net(self, net: TrainedFold, drawn_from: DrawnFrom) -> DrawnNet:
         """Draws of a net, with the noise that they leave to the rows it has not seen."""
-        trained, draws = self._draws_of(net.trained, net.initial)
+        trained, draws = drawn_from
         drawn = DrawnNet(
             net=net.initial.net,
             latent=trained.latent,
@@ -134,6 +144,11 @@ class NetDraws(BayesianNet):
         make_keepable(drawn.latent.module)
         return drawn
 
-    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+    def _draws(self, nets: Sequence[TrainedFold]) -> list[DrawnFrom]:
+        """Return what ``_draws_of`` does for each net."""
+        with cores(self.n_jobs), threads_for(max(work_of_batch(net.trained) for net in nets)):
+            return [self._draws_of(net.trained, net.initial) for net in nets]
+
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         """Return the net that draws are made from, and the draws."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.baselines.draws import DrawnFrom, NetDraws
 from sksubnet.estimators import (
     FOLD_OPTIONS,
     BayesianNetClassifier,
@@ -40,7 +40,7 @@ class PointNet(NetDraws):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {"cv": FOLD_OPTIONS}
 
-    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         return trained, PointDraw()
 
 
@@ -77,7 +77,11 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net. A skorch net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
@@ -183,7 +187,11 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net. A skorch net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
-from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.baselines.draws import DrawnFrom, NetDraws
 from sksubnet.estimators import (
     FOLD_OPTIONS,
     BayesianNetClassifier,
@@ -43,7 +43,7 @@ class MCDropout(NetDraws):
         check_dropout(initial.latent.module)
         return initial
 
-    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         return trained, DropoutDraws(self.n_draws, trained.seed)
 
 
@@ -85,7 +85,11 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, and show progress bars for long loops. A
         skorch net has a ``verbose`` of its own.
@@ -213,7 +217,11 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, and show progress bars for long loops. A
         skorch net has a ``verbose`` of its own.

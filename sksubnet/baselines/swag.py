@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
 
-from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.baselines.draws import DrawnFrom, NetDraws
 from sksubnet.estimators import (
     FOLD_OPTIONS,
     BayesianNetClassifier,
     BayesianNetRegressor,
-    InitialNet,
+    TrainedFold,
+    in_jobs,
     savable,
+    work_of_batch,
 )
+from sksubnet.jacobian import threads_for
 from sksubnet.nets import TrainedNet
-from sksubnet.sampling import swag_moments, with_batch_statistics
+from sksubnet.sampling import WeightDraws, swag_moments, with_batch_statistics
 
 
 class SWAG(NetDraws):
@@ -38,13 +42,22 @@ class SWAG(NetDraws):
     swag_lr: float
     scale: float
 
-    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
-        moments = swag_moments(
-            trained, rank=self.rank, n_snapshots=self.n_snapshots, lr=self.swag_lr
-        )
+    def _draws(self, nets: Sequence[TrainedFold]) -> list[DrawnFrom]:
+        path = {"rank": self.rank, "n_snapshots": self.n_snapshots, "lr": self.swag_lr}
+        calls = [(net.trained, path, self.n_draws, self.scale) for net in nets]
+        draws = in_jobs(_draws_along, calls, self.n_jobs)
+        return [(net.trained, drawn) for net, drawn in zip(nets, draws, strict=True)]
+
+
+def _draws_along(
+    trained: TrainedNet, path: dict[str, Any], n_draws: int, scale: float
+) -> WeightDraws:
+    """Draw weights from the Gaussian around the path of SGD from a trained net."""
+    with threads_for(work_of_batch(trained)):
+        moments = swag_moments(trained, **path)
         generator = torch.Generator().manual_seed(trained.seed)
-        weights = moments.draws(self.n_draws, self.scale, generator).to(trained.latent.dtype)
-        return trained, with_batch_statistics(trained.latent, weights, trained.train.X)
+        weights = moments.draws(n_draws, scale, generator).to(trained.latent.dtype)
+        return with_batch_statistics(trained.latent, weights, trained.train.X)
 
 
 @savable
@@ -94,7 +107,11 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, and show progress bars for long loops. A
         skorch net has a ``verbose`` of its own.
@@ -231,7 +248,11 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         cannot be read (compiled, ``eval``, a lock), and where an entry is damaged, the net is
         trained anew, for code with a warning.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Folds that are worked on at once, in jobs of joblib with a share of the cores each; ``None``
+        is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores. A single net, and
+        predictions, use up to so many threads of torch, with ``None`` up to its setting; fewer
+        where there is little to do. The fit is the same for any number, up to rounding where
+        several threads work on one net.
     verbose : int, default=0
         Print a line for each epoch of the default net, and show progress bars for long loops. A
         skorch net has a ``verbose`` of its own.

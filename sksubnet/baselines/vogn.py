@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from sksubnet.baselines.draws import Draws, NetDraws
+from sksubnet.baselines.draws import DrawnFrom, NetDraws
 from sksubnet.estimators import (
     BayesianNetClassifier,
     BayesianNetRegressor,
@@ -89,7 +89,7 @@ class VOGN(NetDraws):
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         return Fold(np.arange(len(table)), np.arange(0))
 
-    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> tuple[TrainedNet, Draws]:
+    def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         """Train the posterior and draw from it; return the net at its mean."""
         net = initial.net
         self.posterior_, likelihood = vogn(
@@ -150,7 +150,8 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net; the moments of the weights are in float64.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
+        its setting, -1 is all cores.
     verbose : int, default=0
         Show progress bars for long loops.
     random_state : int, RandomState or None, default=None
@@ -284,7 +285,8 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net; the moments of the weights are in float64.
     n_jobs : int or None, default=None
-        Threads that torch may use; ``None`` leaves its setting, -1 takes all cores.
+        Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
+        its setting, -1 is all cores.
     verbose : int, default=0
         Show progress bars for long loops.
     random_state : int, RandomState or None, default=None

@@ -18,11 +18,11 @@ from sksubnet.estimators.base import (
     criterion_weighted,
     draw_seed,
     rows_of,
-    torch_threads,
 )
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
 from sksubnet.estimators.options import FOLD_OPTIONS
 from sksubnet.estimators.packing import Form, keep
 from sksubnet.estimators.regressor import BayesianNetRegressor
@@ -45,12 +45,14 @@ __all__ = [
     "TrainedFold",
     "all_or_nothing",
     "as_read",
+    "cores",
     "criterion_weighted",
     "draw_seed",
+    "in_jobs",
     "keep",
     "load",
     "mixed_moments",
     "rows_of",
     "savable",
-    "torch_threads",
+    "work_of_batch",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import warnings
@@ -29,16 +28,18 @@ from torch import Tensor
 from sksubnet.estimators.columns import Columns, is_frame
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
+from sksubnet.estimators.jobs import cores, in_jobs
 from sksubnet.estimators.packing import check_versions, for_pickles, of_pickles, versions
 from sksubnet.estimators.saving import save
 from sksubnet.estimators.table_errors import check_range, hints
 from sksubnet.estimators.table_kinds import plain, plain_targets
-from sksubnet.jacobian import SharedSetting
+from sksubnet.jacobian import threads_for
 from sksubnet.nets import (
     Encoding,
     Inputs,
     KeptNet,
     Latent,
+    Packed,
     RandomStream,
     Rows,
     Schedule,
@@ -62,6 +63,7 @@ from sksubnet.nets import (
     latent_of,
     learning_rates,
     load,
+    make_keepable,
     n_outputs_of,
     prepare,
 )
@@ -74,10 +76,6 @@ from sksubnet.predictive import (
     likelihood_of,
     pick_components,
 )
-
-SMALL_TABLE = 2**20
-"""Numbers of a table up to which the default net is fitted on one thread. It is as fast there, and
-where other processes use the cores, threads that wait for each other are many times slower."""
 
 CHECKED_ROWS = 8
 """Rows whose predictions by a user's net are compared with ours before it is trained."""
@@ -118,6 +116,10 @@ class InitialNet:
     likelihood: Likelihood
     n_outputs: int
     stream: RandomStream
+
+    def __getstate__(self) -> dict[str, Any]:
+        make_keepable(self.latent.module)
+        return {**vars(self), "net": Packed(self.net)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -457,23 +459,19 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         """Raise before training where a net does not fit the options."""
 
     def _train(self, starts: Sequence[InitialFold], table: Table) -> Iterator[TrainedFold]:
-        """Step 1: the MAP estimates, fold after fold, or all at once with a memory."""
+        """Step 1: the MAP estimates."""
         for start in starts:
             self._check_reading(start.initial, table)
-        kept = kept_trainings(self._training_memory(), starts, table)
-        for start, training in zip(starts, kept, strict=True):
-            trained = self._trained_net(start, table, training)
+        if not is_frozen(self.net):
+            train_all(starts, table, self._training_memory(), self.n_jobs)
+        for start in starts:
+            trained = self._trained_net(start, table)
             yield TrainedFold(start.initial, trained, start.fold.held_out)
 
-    def _trained_net(
-        self, start: InitialFold, table: Table, training: Training | None
-    ) -> TrainedNet:
-        """Give the net of a fold after its training, which is done here if there was none yet."""
+    def _trained_net(self, start: InitialFold, table: Table) -> TrainedNet:
+        """Give the net of a fold and its rows after the training."""
         net = start.initial.net
         train, held_out = start.rows_of(table)
-        if not is_frozen(self.net):
-            # What follows must not depend on whether this was recalled, so it draws anew.
-            load(net, training or fit_net(net, train, held_out, start.initial.stream))
         train, held_out = as_read(train, net), held_out and as_read(held_out, net)
         latent = latent_of(net)
         latent.module.eval()
@@ -500,17 +498,6 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
             rows = tensor_of(table.X[:CHECKED_ROWS].copy(), initial.latent)
             targets = None if is_frozen(self.net) else table.y[:CHECKED_ROWS]
             check_reading(initial.net, rows, targets, initial.likelihood)
-
-    @contextlib.contextmanager
-    def _fit_threads(self, table: Table) -> Iterator[None]:
-        """Threads of torch for a fit: as many as asked for, else by the size of the work.
-
-        Whatever the caller's mode, for nothing can be trained in inference mode.
-        """
-        is_default = self.n_jobs is None and self._tabular is not None
-        is_small = is_default and table.X.size <= SMALL_TABLE
-        with ONE_THREAD if is_small else torch_threads(self.n_jobs), torch.inference_mode(False):
-            yield
 
     def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
         """Split the rows of a fit without folds: as the net does, or by a share of the rows."""
@@ -561,7 +548,8 @@ class BayesianNet(MetaEstimatorMixin, BaseEstimator):
         inputs = self._inputs(X)
         step = step or min(net.rows_per_batch for net in self._nets())
         first = self._nets()[0]
-        with torch_threads(self.n_jobs):
+        work = max(net.work(min(step, len(inputs)), inputs.shape[1:]) for net in self._nets())
+        with cores(self.n_jobs), threads_for(work):
             for start in range(0, len(inputs), step):
                 yield read(inputs[start : start + step], first.net, first.latent)
 
@@ -699,25 +687,42 @@ def rows_of(latent: Latent, table: Table) -> Rows:
     return Rows(inputs, targets, row_weights)
 
 
-def kept_trainings(
-    memory: TrainingMemory | None, starts: Sequence[InitialFold], table: Table
-) -> Sequence[Training | None]:
-    """Trainings of all folds, from the memory or anew for it; ``None`` each without one."""
+def train_all(
+    starts: Sequence[InitialFold],
+    table: Table,
+    memory: TrainingMemory | None,
+    n_jobs: int | None,
+) -> None:
+    """Train the nets of all folds, or recall the trainings from the memory."""
+    calls = [(start, table) for start in starts]
     if memory is None:
-        return [None] * len(starts)
+        for start, parts in zip(starts, in_jobs(trained_parts, calls, n_jobs), strict=True):
+            for name, part in parts.items():
+                setattr(start.initial.net, name, part)
+        return
     rows = [torch.as_tensor(shareable(part)) for part in (table.X, table.y, table.weights)]
     nets = [
         (sorted(start.initial.net.get_params().items()), tuple(start.fold), start.seed)
         for start in starts
     ]
+    trainings = memory.recall_or(
+        lambda: in_jobs(training_of, calls, n_jobs), rows, starts[0].initial.latent.dtype, nets
+    )
+    for start, training in zip(starts, trainings, strict=True):
+        load(start.initial.net, training)
 
-    def fit() -> list[Training]:
-        return [
-            fit_net(start.initial.net, *start.rows_of(table), start.initial.stream)
-            for start in starts
-        ]
 
-    return memory.recall_or(fit, rows, starts[0].initial.latent.dtype, nets)
+def training_of(start: InitialFold, table: Table) -> Training:
+    """Train the net of a fold."""
+    return fit_net(start.initial.net, *start.rows_of(table), start.initial.stream)
+
+
+def trained_parts(start: InitialFold, table: Table) -> dict[str, Any]:
+    """Train the net of a fold; return what of it that has changed, by name."""
+    net = start.initial.net
+    # What follows must not depend on where it was trained, so it draws anew.
+    load(net, training_of(start, table))
+    return {name: getattr(net, name) for name in ("history", *(f"{m}_" for m in net._modules))}
 
 
 def criterion_weighted(rows: Rows, criterion: torch.nn.Module) -> Rows:
@@ -738,33 +743,3 @@ def fold_seeds(seed: int, n_folds: int) -> list[int]:
 def draw_seed(random_state: Any) -> int:
     """One integer seed for everything random in a fit."""
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-ONE_THREAD = SharedSetting(_one_thread)
-
-
-@contextlib.contextmanager
-def torch_threads(n_jobs: int | None) -> Iterator[None]:
-    """Let torch use ``n_jobs`` threads; ``None`` leaves its setting, -1 takes all cores."""
-    if n_jobs is None:
-        yield
-        return
-    if n_jobs == 0:
-        raise ValueError("n_jobs=0 is no number of threads; use 1 or more, -1 for all, or None.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + n_jobs))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

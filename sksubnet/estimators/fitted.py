@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sksubnet.jacobian import evaluate
+from sksubnet.jacobian import evaluate, products
 from sksubnet.nets import Latent, NoiseNet
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
@@ -45,6 +45,10 @@ class FittedNet:
     def rows_per_batch(self) -> int:
         """Rows of a batch of predictions."""
         return FORWARD_ROWS
+
+    def work(self, n_rows: int, shape: Sequence[int]) -> int:
+        """Count the products of weights and rows of a prediction, of rows of this shape."""
+        return products(self.latent.module, n_rows, shape)
 
     @property
     def n_rows_held(self) -> int:

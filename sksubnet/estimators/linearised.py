@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,11 @@ class LinearisedNet(FittedNet):
     def rows_per_batch(self) -> int:
         """Rows of a batch whose Jacobian fits the memory budget."""
         return self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
+
+    def work(self, n_rows: int, shape: Sequence[int]) -> int:
+        """Count the products of weights and rows of a prediction, and those of its Jacobian."""
+        projected = len(self.subnetwork) * self.posterior.numbers_per_row(self.plan)
+        return super().work(n_rows, shape) + n_rows * self.n_outputs * projected
 
     @property
     def n_rows_held(self) -> int:

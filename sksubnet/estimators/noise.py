@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sksubnet.estimators.jobs import in_jobs
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import NoiseNet, Rows, TrainedNet, fit_noise
 from sksubnet.predictive import Gaussian, Likelihood
@@ -39,7 +40,9 @@ def with_constant_noise(nets: list[TrainedNet]) -> list[TrainedNet]:
     return [replace(net, likelihood=likelihood) for net in nets]
 
 
-def with_noise_by_row(nets: list[TrainedNet], *, always: bool) -> list[TrainedNet]:
+def with_noise_by_row(
+    nets: list[TrainedNet], *, always: bool, n_jobs: int | None = None
+) -> list[TrainedNet]:
     """Give each net a noise that depends on the inputs, on top of nets with a constant one.
 
     Each noise net trains on the residuals of rows that the net of their own fold has not seen, and
@@ -55,10 +58,11 @@ def with_noise_by_row(nets: list[TrainedNet], *, always: bool) -> list[TrainedNe
     if sum(map(len, residuals)) < (2 if always else LEAST_ROWS):
         return nets
     splits = _splits(residuals, nets[0].seed)
-    found = [
-        fit_noise(train, held_out, dtype=net.latent.dtype, seed=net.seed)
+    calls = [
+        (train, held_out, net.latent.dtype, net.seed)
         for net, (train, held_out) in zip(nets, splits, strict=True)
     ]
+    found = in_jobs(fit_noise, calls, n_jobs)
     if not always and not _is_better(found, [held_out for _, held_out in splits]):
         return nets
     return [with_noise_net(net, noise) for net, noise in zip(nets, found, strict=True)]

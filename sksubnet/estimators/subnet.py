@@ -25,14 +25,14 @@ from sksubnet.estimators.base import (
     read,
     rows_of,
     tensor_of,
-    torch_threads,
 )
 from sksubnet.estimators.folds import Table
+from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import FOLD_OPTIONS, SizeOptions
 from sksubnet.estimators.updating import ONE_UPDATE, read_rows, updated_net
-from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian
+from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian, threads_for
 from sksubnet.nets import (
     Inputs,
     Latent,
@@ -92,6 +92,11 @@ class CurvedNet:
     def trained(self) -> TrainedNet:
         """The net and its rows."""
         return self.fold.trained
+
+    @property
+    def work(self) -> int:
+        """Products of a batch of its curvature."""
+        return work_of_batch(self.trained, len(self.subnetwork))
 
 
 class SubnetLaplace(BayesianNet):
@@ -154,12 +159,13 @@ class SubnetLaplace(BayesianNet):
         """
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
-        with self._fit_threads(table):
+        with torch.inference_mode(False):  # in which nothing can be trained
             trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
-            curved = list(map(self._curved, self._with_noise(trained)))
-            tuned = self._tune(curved, table, seed)
-            nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
-            self._keep_out_of_fold(nets, table)
+            curved = self._curved(self._with_noise(trained))
+            with cores(self.n_jobs), threads_for(max(net.work for net in curved)):
+                tuned = self._tune(curved, table, seed)
+                nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
+                self._keep_out_of_fold(nets, table)
             if self.refit and len(nets) > 1:
                 nets = [self._refitted(nets, tuned, table, seed)]
         self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
@@ -225,7 +231,8 @@ class SubnetLaplace(BayesianNet):
         with ONE_UPDATE.lock:
             table = self._new_rows(X, y, sample_weight)
             table = replace(table, X=self._as_inputs(table.X))
-            with self._fit_threads(table):
+            work = max(net.work(len(table), table.X.shape[1:]) for net in self.folds_)
+            with cores(self.n_jobs), threads_for(work), torch.inference_mode(False):
                 nets = [
                     updated_net(net, read_rows(net, table), self._log_units) for net in self.folds_
                 ]
@@ -243,32 +250,49 @@ class SubnetLaplace(BayesianNet):
         noise = [net.noise for net in nets if net.noise is not None]
         if noise:
             trained = with_noise_net(trained, NoiseNet.mean(noise))
-        curved = self._curved(fold.with_net(trained))
+        (curved,) = self._curved([fold.with_net(trained)])
         # One net has no others to differ from.
         return self._finished(curved, tuned.prior_precision, 1 / tuned.mixture_scale)
 
-    def _curved(self, net: TrainedFold) -> CurvedNet:
-        """Take steps 2 and 3: the subnetwork, and its curvature over the training rows."""
-        latent = net.trained.latent
-        trained = replace(
-            net.trained,
-            reference=self._reference_inputs(net.initial.net, latent),
-            novel=self._novel(latent),
-        )
-        subnetwork, plan = self._select(trained)
+    def _curved(self, nets: list[TrainedFold]) -> list[CurvedNet]:
+        """Take steps 2 and 3 for each net, in jobs that do not wait for each other."""
+        trained = [
+            replace(
+                net.trained,
+                reference=self._reference_inputs(net.initial.net, net.trained.latent),
+                novel=self._novel(net.trained.latent),
+            )
+            for net in nets
+        ]
+        # What jobs need to know of the options, without the net that came in and its rows.
+        options = {**self.get_params(deep=False), "net": None, "memory": None}
+        apart = type(self)(**{**options, "reference": "mixtures"})
+        parts = in_jobs(type(self)._curvature_of, [(apart, net) for net in trained], self.n_jobs)
+        return [
+            CurvedNet(net.with_net(found), *part)
+            for net, found, part in zip(nets, trained, parts, strict=True)
+        ]
+
+    def _curvature_of(
+        self, trained: TrainedNet
+    ) -> tuple[Subnetwork, JacobianPlan, Curvature, Posterior]:
+        """Choose the subnetwork of a net, and find its curvature over the training rows."""
+        with threads_for(work_of_batch(trained)):
+            subnetwork, plan = self._select(trained)
         indices = torch.as_tensor(subnetwork.indices)
-        # With the rows held out, the posterior would be narrower than what is tuned on them.
-        curvature = subnetwork_curvature(
-            trained,
-            plan,
-            indices,
-            trained.train,
-            covariance=self.covariance,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-        )
-        posterior = factorised(trained.weight_vector().double().cpu()[indices], curvature)
-        return CurvedNet(net.with_net(trained), subnetwork, plan, curvature, posterior)
+        with threads_for(work_of_batch(trained, len(subnetwork))):
+            # With the rows held out, the posterior would be narrower than what is tuned on them.
+            curvature = subnetwork_curvature(
+                trained,
+                plan,
+                indices,
+                trained.train,
+                covariance=self.covariance,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+            )
+            mean = trained.weight_vector().double().cpu()[indices]
+            return subnetwork, plan, curvature, factorised(mean, curvature)
 
     def _tune(self, nets: list[CurvedNet], table: Table, seed: int) -> Tuned:
         """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
@@ -371,7 +395,7 @@ class SubnetLaplace(BayesianNet):
         weights = self._check_weights(sample_weight, inputs)
         # the GGN does not depend on the targets
         table = Table.of(inputs, weights, weights)
-        with torch_threads(self.n_jobs):
+        with cores(self.n_jobs), torch.inference_mode(False):
             return float(np.mean([self._explained(net, table) for net in self.folds_]))
 
     def _explained(self, net: LinearisedNet, table: Table) -> float:

@@ -17,7 +17,7 @@ from sksubnet.nets.files import write_whole
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
-from sksubnet.nets.keeping import keepable_copy, make_keepable
+from sksubnet.nets.keeping import Packed, keepable_copy, make_keepable
 from sksubnet.nets.modules import Training, load
 from sksubnet.nets.named_inputs import NamedInputs
 from sksubnet.nets.noise import NoiseNet, fit_noise
@@ -56,6 +56,7 @@ __all__ = [
     "NamedInputs",
     "NamedNet",
     "NoiseNet",
+    "Packed",
     "RandomStream",
     "Rows",
     "Schedule",

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
 
-class _Packed:
-    """Stands for a skorch net that is copied: becomes one with the copied state."""
+class Packed:
+    """Stands for a skorch net that is copied, or sent: becomes one with the same state there."""
 
     def __init__(self, net: NeuralNet) -> None:
         self.net = net
@@ -33,7 +33,7 @@ def keepable_copy(net: NeuralNet) -> NeuralNet:
     left = (t for part in parts for layer in part.modules() for t in tree_leaves(vars(layer)))
     # `copy.deepcopy` refuses tensors with a graph.
     memo = {id(t): t.detach() for t in left if _has_graph(t)}
-    copied: Any = copy.deepcopy(_Packed(net), memo)
+    copied: Any = copy.deepcopy(Packed(net), memo)
     for part in vars(copied).values():
         if isinstance(part, nn.Module):
             make_keepable(part)

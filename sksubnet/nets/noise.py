@@ -89,7 +89,7 @@ def _factor(latent: Latent, X: Tensor) -> Tensor:
     return change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp()
 
 
-def fit_noise(train: Rows, held_out: Rows, *, dtype: torch.dtype, seed: int) -> NoiseNet:
+def fit_noise(train: Rows, held_out: Rows, dtype: torch.dtype, seed: int) -> NoiseNet:
     """Train on squared residuals, the targets (N, C) of the rows; stop early on those held out."""
     weights = train.weights / train.weights.sum()
     level = (weights @ train.y).clamp(min=torch.finfo(train.y.dtype).tiny)

@@ -30,6 +30,13 @@ class RandomStream:
         self._numpy = np.random.RandomState(seed).get_state()
         self._cuda: list[Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "generator": self.generator.get_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, generator=torch.Generator())
+        self.generator.set_state(state["generator"])
+
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:
         """Be the global random states, and put these back as they were; threads take turns."""

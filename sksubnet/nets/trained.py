@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from sksubnet.nets.keeping import Packed
 from sksubnet.nets.modules import infer
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.predictive import Gaussian, Likelihood
@@ -57,6 +58,11 @@ class Rows:
         return Rows(**moved)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the inputs of a row; of those that are no tensor none."""
+        return tuple(self.X.shape[1:]) if isinstance(self.X, Tensor) else ()
+
+    @property
     def device(self) -> torch.device:
         """Device of the rows."""
         return self.weights.device
@@ -89,6 +95,9 @@ class Latent:
     of_probabilities: bool
     net: Any = None
     least_variance: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "net": self.net and Packed(self.net)}
 
     def on(self, module: nn.Module) -> Latent:
         """Return the same function around another copy of the module."""
