@@ -132,8 +132,10 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         row, from which the row can be computed; with folds, ``out_of_fold_``.
     tuning_ : Tuned
         Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -348,8 +350,10 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         Scanned prior precisions and their losses; ``tuning_.summary()`` says it in words.
     target_transform_ : Transform or None
         The fitted transform.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

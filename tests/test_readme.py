@@ -1,12 +1,9 @@
-"""The README is run: its Python blocks work, its commands and its table match the package."""
+"""The README is run: its Python blocks work, its commands do the set-up, its links lead on."""
 
-import inspect
 import re
 from pathlib import Path
 
 import pytest
-
-from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,14 +28,8 @@ def test_the_two_commands_do_all_the_set_up():
     assert "pytest" in tests
 
 
-def test_every_option_is_explained_and_no_other():
-    explained = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
-    options = {
-        name
-        for estimator in (SubnetLaplaceClassifier, SubnetLaplaceRegressor)
-        for name in inspect.signature(estimator).parameters
-    }
-    assert explained == options
+def test_is_short():
+    assert len(README.splitlines()) < 150
 
 
 def test_linked_files_exist():

@@ -213,8 +213,10 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         Class labels.
     estimators_ : list of estimators
         The fitted members.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -358,8 +360,10 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         The fitted members.
     target_transform_ : Transform or None
         The fitted transform.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

@@ -104,8 +104,10 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         The trained net, where there is one; with folds use ``folds_[0].net``.
     out_of_fold_ : Predictive
         What the nets say of the training rows that they have not seen. Only with folds.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -238,8 +240,10 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
         What the nets say of the training rows that they have not seen. Only with folds.
     target_transform_ : Transform or None
         The fitted transform.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

@@ -124,8 +124,10 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         Class labels.
     net_ : skorch net
         The trained net, from which SGD starts.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -267,8 +269,10 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         The trained net, from which SGD starts.
     target_transform_ : Transform or None
         The fitted transform.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

@@ -165,8 +165,10 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         The net at the mean of the posterior.
     posterior_ : GaussianPosterior
         Posterior of the trained weights, in the order of the module's parameters.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -302,8 +304,10 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         Posterior of the trained weights, in the order of the module's parameters.
     target_transform_ : Transform or None
         The fitted transform.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

@@ -35,7 +35,7 @@ def expected_calibration_error(
     Returns
     -------
     float
-        Mean over the rows of |accuracy - confidence| of the row's bin: 0 is best, 1 worst.
+        Mean over the rows of ``|accuracy - confidence|`` of the row's bin: 0 is best, 1 worst.
 
     References
     ----------

@@ -53,6 +53,14 @@ def neg_gaussian_crps_scorer(
     """Minus `gaussian_crps` of ``estimator.predict(X, return_std=True)``.
 
     Parameters and result are those of `neg_gaussian_nll_scorer`.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import BayesianRidge
+    >>> from sksubnet.metrics import neg_gaussian_crps_scorer
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.1, 0.9, 2.1, 2.9]
+    >>> neg_gaussian_crps_scorer(BayesianRidge().fit(X, y), X, y) < 0
+    True
     """
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_crps(y, mean, std, sample_weight=sample_weight)
@@ -126,6 +134,16 @@ def neg_expected_calibration_error_scorer(
     -------
     float
         Higher is better, as scikit-learn's ``scoring`` wants it.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sksubnet.metrics import neg_expected_calibration_error_scorer as scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> cross_val_score(LogisticRegression(max_iter=500), X, y, scoring=scorer).shape
+    (5,)
     """
     probabilities = estimator.predict_proba(X)
     return -expected_calibration_error(
