@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -89,9 +90,14 @@ def grow(
     >>> grown.indices.tolist(), grown.curve.tolist()
     ([1, 0], [0.500, 0.666])
     """
-    sweep = Sweep.empty(factors.double(), references.double(), prior_precision)
-    _, order, curve = _grown_to(sweep, size, size <= PATIENT, share, verbose)
-    return _chosen(sweep, order, curve)
+    growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
+    for n_inside in progress(growth.stops(size), "selection", verbose):
+        _, order, curve = growth.to(n_inside)
+        if share is not None and float(curve[-1]) >= share:
+            n_needed = min(int((curve < share).sum()) + 1, n_inside)
+            order, curve = order[:n_needed], curve[:n_needed]
+            break
+    return _chosen(growth.start, order, curve)
 
 
 def choose(
@@ -148,10 +154,15 @@ def choose(
     >>> choose(factors, references, 1.0, size=2).shares.tolist()
     [0.666]
     """
-    start = Sweep.empty(factors.double(), references.double(), prior_precision)
-    patient = size <= PATIENT
-    n_entering = min(EXCESS * size, factors.shape[1]) if patient else size
-    sweep, order, curve = _grown_to(start, n_entering, patient, None, verbose)
+    growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
+    return choose_grown(growth, size, verbose=verbose)
+
+
+def choose_grown(growth: Growth, size: int, *, verbose: int = 0) -> Chosen:
+    """Choose as in :func:`choose`, from a growth that may have gone some way for other sizes."""
+    start, patient = growth.start, growth.patient
+    n_entering = min(EXCESS * size, start.factors.shape[1]) if patient else size
+    sweep, order, curve = growth.to(n_entering, verbose)
     curve = curve[:size]
     plain = _chosen(start, order[:size], curve)
     if not patient:
@@ -172,25 +183,68 @@ def choose(
     return best if best.objective() > plain.objective() * (1 + ROUNDING) else plain
 
 
-def _grown_to(
-    sweep: Sweep, size: int, patient: bool, share: float | None, verbose: int
-) -> tuple[Sweep, Tensor, Tensor]:
-    """Let weights enter up to a number or a mean share of the variance; their order and curve."""
-    order, curve = [], []
-    sizes = _block_sizes(size, BLOCKS if patient else FEW_BLOCKS)
-    for n_added in progress(sizes, "selection", verbose):
-        block = _first(sweep.gains() if patient else sweep.slopes(), n_added)
-        before = sweep.variances.mean()
-        sweep, added = sweep.moved(block)
-        order.append(block)
-        curve.append(before + added.mean(1).cumsum(0))
-        if share is not None and float(curve[-1][-1]) >= share:
-            break
-    members, means = torch.cat(order), torch.cat(curve)
-    if share is not None:
-        n_needed = min(int((means < share).sum()) + 1, len(members))
-        members, means = members[:n_needed], means[:n_needed]
-    return sweep, members, means
+class Growth:
+    """The greedy order of the weights, which goes on where it has stopped.
+
+    Weights enter in blocks, singly at first. Every beginning of the order is one of a shorter
+    growth, whose last block may be cut: so sizes that are asked for in increasing order cost
+    together what the largest costs.
+
+    Parameters
+    ----------
+    start : Sweep
+        Without any weight.
+    patient : bool
+        Whether gains are exact, and blocks small.
+    """
+
+    def __init__(self, start: Sweep, patient: bool) -> None:
+        self.start, self.patient = start, patient
+        self._restart()
+
+    @classmethod
+    def of(
+        cls, factors: Tensor, references: Tensor, prior_precision: float, patient: bool
+    ) -> Growth:
+        """Begin with nothing, as in :func:`choose`."""
+        return cls(Sweep.empty(factors.double(), references.double(), prior_precision), patient)
+
+    def _restart(self) -> None:
+        self.sweep, self.n_inside = self.start, 0
+        self.order = self.start.factors.new_empty(0, dtype=torch.int64)
+        self.curve = self.start.residuals.new_empty(0)
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks would make up the weights inside."""
+        return BLOCKS if self.patient else FEW_BLOCKS
+
+    def stops(self, size: int) -> list[int]:
+        """Numbers of weights inside after each block, up to ``size``."""
+        return list(accumulate(_block_sizes(size, self.n_blocks)))
+
+    def to(self, size: int, verbose: int = 0) -> tuple[Sweep, Tensor, Tensor]:
+        """Let weights enter until ``size`` are inside: the sweep, their order and their curve."""
+        if size < self.n_inside:
+            self._restart()
+        stops = [stop for stop in self.stops(size) if stop > self.n_inside]
+        state = self.sweep, self.order, self.curve
+        for stop in progress(stops, "selection", verbose):
+            n_added, n_whole = stop - self.n_inside, 1 + self.n_inside // self.n_blocks
+            state = self._with_block(n_added)
+            if n_added == n_whole:  # of the block that the size cuts, more may enter at once
+                self.sweep, self.order, self.curve = state
+                self.n_inside = stop
+        return state
+
+    def _with_block(self, n_added: int) -> tuple[Sweep, Tensor, Tensor]:
+        """Let so many more weights enter at once."""
+        gains = self.sweep.gains() if self.patient else self.sweep.slopes()
+        block = _first(gains, n_added)
+        before = self.sweep.variances.mean()
+        sweep, added = self.sweep.moved(block)
+        curve = before + added.mean(1).cumsum(0)
+        return sweep, torch.cat([self.order, block]), torch.cat([self.curve, curve])
 
 
 def _block_sizes(size: int, n_blocks: int) -> list[int]:

@@ -143,11 +143,15 @@ def reference_energy(trained: TrainedNet, X: Inputs) -> Tensor:
     return total / n_rows
 
 
+def n_listed(size: int) -> int:
+    """Count the candidates among which so many weights are searched for."""
+    return max(SHORTLIST, SHORTLIST_PER_WEIGHT * size)
+
+
 def selection_problem(trained: TrainedNet, candidates: Tensor, size: int | None) -> Problem:
     """Reduce the choice of ``size`` of the candidates (P,), or of many, to one of a shortlist."""
     X = reference_inputs(trained)
-    n_listed = max(SHORTLIST, SHORTLIST_PER_WEIGHT * size) if size else N_SAMPLED
-    listed = _shortlist(trained, X, candidates, n_listed)
+    listed = _shortlist(trained, X, candidates, n_listed(size) if size else N_SAMPLED)
     factors, references = data_rows(trained, listed, N_FACTORS), reference_rows(trained, X, listed)
     of_listed = functools.partial(Kernels.of, factors, references)
     full = _full_kernels(trained, X, candidates, listed, of_listed, N_FACTORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sksubnet.posterior import output_energy, plan_for
-from sksubnet.selection.greedy import choose, grow
-from sksubnet.selection.reference import selection_problem
+from sksubnet.selection.greedy import PATIENT, Chosen, Growth, choose_grown, grow
+from sksubnet.selection.reference import Problem, n_listed, selection_problem
 from sksubnet.selection.scores import SCORES
 
 if TYPE_CHECKING:
@@ -241,19 +242,58 @@ def select(
 
     With a ``share`` of the predictive variance, the fewest weights of the search that keep it.
     """
-    chosen = explicit_selection(trained.module, selection, candidates)
-    explained: dict[str, Any] = {}
-    if chosen is not None:
-        indices = chosen.nonzero().squeeze(1)
-    else:
-        indices = candidates.nonzero().squeeze(1)
-        if is_greedy(selection) and (share is not None or size < len(indices)):
-            indices, explained = _greedy(trained, indices, size, share)
-        elif size < len(indices):
-            score = SCORES[selection] if isinstance(selection, str) else selection
-            indices = _best(_checked_scores(score(trained), len(candidates)), indices, size)
-    layers = tuple(_per_layer(trained.module, indices))
-    return Subnetwork(indices.numpy(), len(candidates), layers=layers, **explained)
+    return Selector(trained, selection, candidates).pick(size, share)
+
+
+class Selector:
+    """Subnetworks of several sizes of one net: what they share is found once.
+
+    Scores of single weights rank them for every size. The searches of several sizes begin alike,
+    so those that are asked for in increasing order take little more than the largest.
+    """
+
+    def __init__(self, trained: TrainedNet, selection: Any, candidates: Tensor) -> None:
+        self.trained, self.selection, self.candidates = trained, selection, candidates
+        self.named = explicit_selection(trained.module, selection, candidates)
+        self._growths: dict[tuple[int, bool], tuple[Problem, Growth]] = {}
+
+    def pick(self, size: int, share: float | None = None) -> Subnetwork:
+        """Pick as :func:`select` does."""
+        indices, explained = self._picked(size, share)
+        layers = tuple(_per_layer(self.trained.module, indices))
+        return Subnetwork(indices.numpy(), len(self.candidates), layers=layers, **explained)
+
+    def _picked(self, size: int, share: float | None) -> tuple[Tensor, dict[str, Any]]:
+        """Positions (S,) of the weights, sorted, and what the search says of them."""
+        if self.named is not None:
+            return self.named.nonzero().squeeze(1), {}
+        indices = self.candidates.nonzero().squeeze(1)
+        if share is not None:
+            return _grown(self.trained, indices, size, share)
+        if size == len(indices):
+            return indices, {}
+        if not is_greedy(self.selection):
+            return _best(self._scores, indices, size), {}
+        problem, growth = self._growth(indices, size)
+        chosen = choose_grown(growth, min(size, len(problem.columns)), verbose=self.trained.verbose)
+        return _explained(problem, chosen)
+
+    @functools.cached_property
+    def _scores(self) -> Tensor:
+        """Score (P,) of each weight."""
+        named = isinstance(self.selection, str)
+        score = SCORES[self.selection] if named else self.selection
+        return _checked_scores(score(self.trained), len(self.candidates))
+
+    def _growth(self, indices: Tensor, size: int) -> tuple[Problem, Growth]:
+        """Return the problem that a size is searched in, and how far weights have entered in it."""
+        key = min(n_listed(size), len(indices)), size <= PATIENT
+        if key not in self._growths:
+            same = (problem for (n, _), (problem, _) in self._growths.items() if n == key[0])
+            problem = next(same, None) or selection_problem(self.trained, indices, size)
+            parts = problem.factors, problem.references, problem.prior_precision
+            self._growths[key] = problem, Growth.of(*parts, patient=key[1])
+        return self._growths[key]
 
 
 def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple[float, int]:
@@ -266,26 +306,28 @@ def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple
     return float(energy.mean() / typical) if typical > 0 else 1.0, int((energy == 0).sum())
 
 
-def _greedy(
-    trained: TrainedNet, candidates: Tensor, size: int, share: float | None
+def _grown(
+    trained: TrainedNet, candidates: Tensor, size: int, share: float
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Weights (S,) that keep most of the predictive sd at the reference inputs; how much."""
-    problem = selection_problem(trained, candidates, None if share else size)
+    """Fewest weights (S,) that keep a share of the variance at the reference inputs; how much."""
+    problem = selection_problem(trained, candidates, None)
     size = min(size, len(problem.columns))
     parts = problem.factors, problem.references, problem.prior_precision, size
-    if share is None:
-        chosen = choose(*parts, verbose=trained.verbose)
-    else:
-        chosen = grow(*parts, share=share, verbose=trained.verbose)
+    chosen = grow(*parts, share=share, verbose=trained.verbose)
     kept = float(chosen.shares.mean())
-    if share is not None and kept < share and size < len(candidates):
+    if kept < share and size < len(candidates):
         raise ValueError(
             f"The {size} most influential of the {len(candidates)} candidates keep {kept:.1%} of "
             f"the predictive variance, not {share:.1%}; ask for a smaller share, or for a number "
             "of weights."
         )
-    curve = chosen.curve.cpu().numpy()
+    return _explained(problem, chosen)
+
+
+def _explained(problem: Problem, chosen: Chosen) -> tuple[Tensor, dict[str, Any]]:
+    """Positions of what a search has chosen, sorted, and the variance that it keeps."""
     found = problem.columns[chosen.indices.cpu()].sort().values
+    kept, curve = float(chosen.shares.mean()), chosen.curve.cpu().numpy()
     return found, {"explained_variance": kept, "explained_curve": curve}
 
 
