@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -26,13 +30,14 @@ from sksubnet.estimators.base import (
     rows_of,
     tensor_of,
 )
+from sksubnet.estimators.curved import MIN_ROWS_TO_TUNE, Curved, CurvedNet, curved_parts
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.estimators.noise import mean_likelihood, with_noise_net
 from sksubnet.estimators.options import FOLD_OPTIONS, SizeOptions
 from sksubnet.estimators.updating import ONE_UPDATE, read_rows, updated_net
-from sksubnet.jacobian import PROBE_ROWS, JacobianPlan, evaluate, plan_jacobian, threads_for
+from sksubnet.jacobian import PROBE_ROWS, evaluate, plan_jacobian, threads_for
 from sksubnet.nets import (
     Inputs,
     Latent,
@@ -43,60 +48,30 @@ from sksubnet.nets import (
     n_epochs_kept,
 )
 from sksubnet.posterior import (
-    MEMORY_BUDGET,
-    Curvature,
-    HeldOut,
     Posterior,
     Tuned,
-    batches,
     check_curvature_fits,
-    factorised,
     maximise_evidence,
     mixture_scale,
     n_factors,
-    plan_for,
     prior_limits,
-    subnetwork_curvature,
     tune_on_held_out,
 )
 from sksubnet.predictive import DEFAULT_LINK
 from sksubnet.selection import (
+    Selector,
     Subnetwork,
     candidate_mask,
-    effect,
     explained_variance,
     explicit_selection,
-    n_selected,
-    select,
+    n_wanted,
     variance_share,
 )
 
-MIN_ROWS_TO_TUNE = 20
 HELD_OUT_RULES = {"validation": 0.0, "validation_half_se": 0.5, "validation_1se": 1.0}
 """How many standard errors above the lowest held-out loss the chosen one may be."""
 
 INERT_ENERGY = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class CurvedNet:
-    """A trained net with its subnetwork, curvature and posterior, before the tuning."""
-
-    fold: TrainedFold
-    subnetwork: Subnetwork
-    plan: JacobianPlan
-    curvature: Curvature
-    posterior: Posterior
-
-    @property
-    def trained(self) -> TrainedNet:
-        """The net and its rows."""
-        return self.fold.trained
-
-    @property
-    def work(self) -> int:
-        """Products of a batch of its curvature."""
-        return work_of_batch(self.trained, len(self.subnetwork))
 
 
 class SubnetLaplace(BayesianNet):
@@ -127,6 +102,11 @@ class SubnetLaplace(BayesianNet):
 
     folds_: list[LinearisedNet]
     refit: bool
+    subnetwork_size: Any
+
+    _sizes: Sequence[Any] | None = None
+    """Sizes of a path, each of which is fitted; ``None`` for the one of the parameter."""
+    _path: list[Self]
     link: str = DEFAULT_LINK
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -161,15 +141,14 @@ class SubnetLaplace(BayesianNet):
         seed = draw_seed(self.random_state)
         with torch.inference_mode(False):  # in which nothing can be trained
             trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
-            curved = self._curved(self._with_noise(trained))
-            with cores(self.n_jobs), threads_for(max(net.work for net in curved)):
-                tuned = self._tune(curved, table, seed)
-                nets = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(curved)]
-                self._keep_out_of_fold(nets, table)
-            if self.refit and len(nets) > 1:
-                nets = [self._refitted(nets, tuned, table, seed)]
-        self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
-        self.folds_ = nets
+            trained = self._with_noise(trained)
+            curved = self._curved(trained, tunes=self._tunes_by_rows(trained))
+            refit = functools.cache(partial(self._trained_on_all, table, seed))
+            for fit, nets in zip(self._of_each_size(), zip(*curved, strict=True), strict=True):
+                with cores(self.n_jobs), threads_for(max(net.work for net in nets)):
+                    fit._infer(nets, table, seed)
+                if self.refit and len(nets) > 1:
+                    fit.folds_ = [fit._refitted(fit.folds_, fit.tuning_, refit)]
         return self
 
     def update(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -240,70 +219,96 @@ class SubnetLaplace(BayesianNet):
             self.folds_ = nets
         return self
 
+    def _of_each_size(self) -> list[Self]:
+        """Give the estimator itself; on a path, a copy of it for each size."""
+        if self._sizes is None:
+            return [self]
+        params = self.get_params(deep=False)
+        found = {name: value for name, value in vars(self).items() if name not in params}
+        self._path = [clone(self).set_params(subnetwork_size=size) for size in self._sizes]
+        for fit in self._path:
+            fit.__dict__.update(found, _sizes=None, _is_fitted=True)
+        return self._path
+
+    def _infer(self, nets: Sequence[CurvedNet], table: Table, seed: int) -> None:
+        """Step 4 for the subnetworks of one size: tune, and keep the nets."""
+        tuned = self._tune(nets, table, seed)
+        self.folds_ = [self._finished(net, *tuned.of_net(k)) for k, net in enumerate(nets)]
+        self._keep_out_of_fold(self.folds_, table)
+        self._seed, self.tuning_, self.prior_precision_ = seed, tuned, tuned.prior_precision
+
     def _refitted(
-        self, nets: list[LinearisedNet], tuned: Tuned, table: Table, seed: int
+        self,
+        nets: Sequence[LinearisedNet],
+        tuned: Tuned,
+        trained_on_all: Callable[[int], TrainedFold],
     ) -> LinearisedNet:
         """Return one net of all rows, with the epochs, prior and noise of those of the folds."""
-        epochs = [n_epochs_kept(net.net) for net in nets]
-        fold = self._trained_on_all(table, seed, int(np.median(epochs)))
+        fold = trained_on_all(int(np.median([n_epochs_kept(net.net) for net in nets])))
         trained = replace(fold.trained, likelihood=mean_likelihood([n.likelihood for n in nets]))
         noise = [net.noise for net in nets if net.noise is not None]
         if noise:
             trained = with_noise_net(trained, NoiseNet.mean(noise))
-        (curved,) = self._curved([fold.with_net(trained)])
+        ((curved,),) = self._curved([fold.with_net(trained)], tunes=False)
         # One net has no others to differ from.
         return self._finished(curved, tuned.prior_precision, 1 / tuned.mixture_scale)
 
-    def _curved(self, nets: list[TrainedFold]) -> list[CurvedNet]:
-        """Take steps 2 and 3 for each net, in jobs that do not wait for each other."""
-        trained = [
-            replace(
-                net.trained,
-                reference=self._reference_inputs(net.initial.net, net.trained.latent),
-                novel=self._novel(net.trained.latent),
+    def _curved(self, nets: Sequence[TrainedFold], *, tunes: bool) -> list[list[CurvedNet]]:
+        """Take steps 2 and 3 for each net and size, in jobs that do not wait for each other."""
+        folds = [
+            net.with_net(
+                replace(
+                    net.trained,
+                    reference=self._reference_inputs(net.initial.net, net.trained.latent),
+                    novel=self._novel(net.trained.latent),
+                )
             )
             for net in nets
         ]
         # What jobs need to know of the options, without the net that came in and its rows.
         options = {**self.get_params(deep=False), "net": None, "memory": None}
         apart = type(self)(**{**options, "reference": "mixtures"})
-        parts = in_jobs(type(self)._curvature_of, [(apart, net) for net in trained], self.n_jobs)
-        return [
-            CurvedNet(net.with_net(found), *part)
-            for net, found, part in zip(nets, trained, parts, strict=True)
+        apart._sizes = self._sizes
+        calls = [(apart, fold.trained, tunes) for fold in folds]
+        parts = in_jobs(type(self)._curvatures_of, calls, self.n_jobs)
+        curved = [
+            [CurvedNet(fold=fold, **vars(part)) for part in of_net]
+            for fold, of_net in zip(folds, parts, strict=True)
         ]
+        for net in chain.from_iterable(curved):
+            self._warn_if_inert(net)
+        return curved
 
-    def _curvature_of(
-        self, trained: TrainedNet
-    ) -> tuple[Subnetwork, JacobianPlan, Curvature, Posterior]:
-        """Choose the subnetwork of a net, and find its curvature over the training rows."""
+    def _curvatures_of(self, trained: TrainedNet, tunes: bool) -> list[Curved]:
+        """Choose the subnetworks of a net, and find their curvature over the training rows."""
         with threads_for(work_of_batch(trained)):
-            subnetwork, plan = self._select(trained)
-        indices = torch.as_tensor(subnetwork.indices)
-        with threads_for(work_of_batch(trained, len(subnetwork))):
-            # With the rows held out, the posterior would be narrower than what is tuned on them.
-            curvature = subnetwork_curvature(
+            subnetworks = self._select(trained)
+        with threads_for(work_of_batch(trained, max(map(len, subnetworks)))):
+            return curved_parts(
                 trained,
-                plan,
-                indices,
-                trained.train,
+                subnetworks,
+                candidate_mask(trained.module, self.candidates),
                 covariance=self.covariance,
                 batch_size=self.batch_size,
-                verbose=self.verbose,
+                tunes=tunes,
             )
-            mean = trained.weight_vector().double().cpu()[indices]
-            return subnetwork, plan, curvature, factorised(mean, curvature)
 
-    def _tune(self, nets: list[CurvedNet], table: Table, seed: int) -> Tuned:
+    def _tunes_by_rows(self, nets: Sequence[TrainedFold]) -> bool:
+        """Whether rows that the nets have not seen tell the prior precision or the noise."""
+        rule = self.prior_precision
+        if rule == "evidence" or not (isinstance(rule, str) or self._noise_is_tuned()):
+            return False
+        return sum(len(net.trained.held_out or ()) for net in nets) >= MIN_ROWS_TO_TUNE
+
+    def _tune(self, nets: Sequence[CurvedNet], table: Table, seed: int) -> Tuned:
         """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
         tune_noise, rule = self._noise_is_tuned(), self.prior_precision
         given = None if isinstance(rule, str) else float(rule)
         if given is not None and not tune_noise:
             return Tuned(given, noise_scales=(1.0,) * len(nets), given=True)
-        n_unseen = sum(len(net.trained.held_out or ()) for net in nets)
-        if rule == "evidence" or n_unseen < MIN_ROWS_TO_TUNE:
+        parts = [net.unseen for net in nets if net.unseen is not None]
+        if not parts:
             return self._evidence(nets, given, tune_noise)
-        parts = [self._unseen(net) for net in nets]
         tuned = tune_on_held_out(
             parts,
             link=self.link,
@@ -427,53 +432,52 @@ class SubnetLaplace(BayesianNet):
     def _check_size(self, initial: InitialNet, table: Table) -> None:
         """Raise before training if a full covariance over so many weights does not fit."""
         net, latent = initial.net, initial.latent
-        candidates, size, chosen = self._candidates(latent.module)
-        if self.covariance != "full" or size is None:
-            return  # how many, and whether they fit, the search will tell
-        n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
-        if chosen is None and size == candidates.sum():
-            chosen = candidates
-        if chosen is not None and n_rows < size:
-            # Which weights is known, so that whole layers are known to be cheap.
-            indices, probe = chosen.nonzero().squeeze(1), read(table.X[:PROBE_ROWS], net, latent)
-            n_kept = plan_jacobian(latent, indices, probe).n_kept
-        check_curvature_fits(size, n_rows, n_kept)
+        candidates = candidate_mask(latent.module, self.candidates)
+        named = explicit_selection(latent.module, self.selection, candidates)
+        for wanted in self._all_sizes():
+            chosen, size = named, n_wanted(wanted, self.selection, candidates, named)
+            if self.covariance != "full" or size is None:
+                continue  # how many, and whether they fit, the search will tell
+            n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
+            if chosen is None and size == candidates.sum():
+                chosen = candidates
+            if chosen is not None and n_rows < size:
+                # Which weights is known, so that whole layers are known to be cheap.
+                probe = read(table.X[:PROBE_ROWS], net, latent)
+                n_kept = plan_jacobian(latent, chosen.nonzero().squeeze(1), probe).n_kept
+            check_curvature_fits(size, n_rows, n_kept)
 
-    def _candidates(self, module: Any) -> tuple[Tensor, int | None, Tensor | None]:
-        """Candidate mask (P,), how many are selected if known, and which if they are named."""
-        candidates = candidate_mask(module, self.candidates)
-        share = variance_share(self.subnetwork_size, self.selection)
-        chosen = explicit_selection(module, self.selection, candidates)
-        if chosen is not None:
-            return candidates, int(chosen.sum()), chosen
-        if share is not None:
-            return candidates, None, None
-        return candidates, n_selected(self.subnetwork_size, int(candidates.sum())), None
+    def _all_sizes(self) -> Sequence[Any]:
+        """Sizes of a path, or the one of the parameter."""
+        return [self.subnetwork_size] if self._sizes is None else self._sizes
 
-    def _select(self, trained: TrainedNet) -> tuple[Subnetwork, JacobianPlan]:
-        """Step 2: the subnetwork, and a plan of its Jacobian; warn if that is almost nothing."""
-        candidates, size, _ = self._candidates(trained.module)
-        share = variance_share(self.subnetwork_size, self.selection)
-        most = int(candidates.sum()) if size is None else size
+    def _select(self, trained: TrainedNet) -> list[Subnetwork]:
+        """Step 2: the subnetwork of each size."""
+        candidates = candidate_mask(trained.module, self.candidates)
+        selector = Selector(trained, self.selection, candidates)
         # A user's own selection may draw from the global random states.
         given = callable(self.selection)
         with RandomStream(trained.seed).everywhere() if given else contextlib.nullcontext():
-            subnetwork = select(trained, self.selection, most, candidates, share)
-        if size is None and self.covariance == "full":
+            subnetworks = selector.pick_each(self._all_sizes())
+        if self.covariance == "full":
             n_rows = n_factors(trained.likelihood, trained.n_outputs, len(trained.train))
-            check_curvature_fits(len(subnetwork), n_rows, len(subnetwork))
-        plan = plan_for(trained, torch.as_tensor(subnetwork.indices))
-        energy, n_inert = effect(trained, plan, candidates)
-        if energy < INERT_ENERGY:
+            for size, found in zip(self._all_sizes(), subnetworks, strict=True):
+                if variance_share(size, self.selection) is not None:
+                    check_curvature_fits(len(found), n_rows, len(found))
+        return subnetworks
+
+    def _warn_if_inert(self, net: CurvedNet) -> None:
+        """Warn of a subnetwork that does almost nothing."""
+        if net.energy < INERT_ENERGY:
             warnings.warn(
-                f"The {len(subnetwork)} selected weights have almost no effect on the "
-                f"training outputs ({n_inert} have none; the squared Jacobian is {energy:.1e} "
-                "times that of random weights), so the predictions are those of the trained net. "
-                "Choose another selection, such as 'greedy', or a larger subnetwork_size.",
+                f"The {len(net.subnetwork)} selected weights have almost no effect on the "
+                f"training outputs ({net.subnetwork.n_inert} have none; the squared Jacobian is "
+                f"{net.energy:.1e} times that of random weights), so the predictions are those of "
+                "the trained net. Choose another selection, such as 'greedy', or a larger "
+                "subnetwork_size.",
                 UserWarning,
                 stacklevel=6,
             )
-        return replace(subnetwork, n_inert=n_inert), plan
 
     def _reference_inputs(self, net: Any, latent: Latent) -> Inputs | str:
         """Return the user's reference inputs, or the name of how to make them."""
@@ -489,7 +493,7 @@ class SubnetLaplace(BayesianNet):
         novel = None if self._tabular is None else self._encoding.novel
         return None if novel is None else tensor_of(novel, latent)
 
-    def _evidence(self, nets: list[CurvedNet], given: float | None, tune_noise: bool) -> Tuned:
+    def _evidence(self, nets: Sequence[CurvedNet], given: float | None, tune_noise: bool) -> Tuned:
         """Prior precision and noise by the marginal likelihood of each net: their means."""
         found = [
             maximise_evidence(
@@ -510,29 +514,4 @@ class SubnetLaplace(BayesianNet):
             prior_precision=precision,
             noise_scale=float(np.mean(scales)),
             noise_scales=scales,
-        )
-
-    def _unseen(self, net: CurvedNet) -> HeldOut:
-        """Latents and projected Jacobian of the rows that a net has not seen."""
-        trained, posterior, plan = net.trained, net.posterior, net.plan
-        assert trained.held_out is not None
-        rows = trained.held_out
-        # evenly spaced ones whose projected Jacobian fits the memory budget
-        bytes_per_row = (
-            8 * trained.n_outputs * (posterior.numbers_per_row(plan) + trained.n_outputs)
-        )
-        most = max(MIN_ROWS_TO_TUNE, MEMORY_BUDGET // (2 * bytes_per_row))
-        rows = rows[:: -(-len(rows) // most)]
-        latents, projections = [], []
-        step = posterior.rows_per_batch(plan, trained.n_outputs, trained.latent.dtype)
-        for batch in batches(rows, step):
-            outputs, jacobian = posterior.jacobian(trained.latent, plan, batch.X)
-            latents.append(outputs)
-            projections.append(posterior.project(jacobian))
-        return HeldOut(
-            torch.cat(latents),
-            type(projections[0]).stack(projections),
-            rows.y.cpu(),
-            rows.weights.double().cpu(),
-            rows.likelihood(trained.likelihood),
         )

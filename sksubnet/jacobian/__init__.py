@@ -9,7 +9,7 @@ Read first: `jacobian` in `rows.py`.
 """
 
 from sksubnet.jacobian.copies import deep_copy, own_rows, private_copy
-from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
+from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows, dense_part
 from sksubnet.jacobian.layer_calls import Model, differentiable, evaluate
 from sksubnet.jacobian.plan import (
     PROBE_ROWS,
@@ -34,6 +34,7 @@ __all__ = [
     "Site",
     "Turn",
     "deep_copy",
+    "dense_part",
     "differentiable",
     "evaluate",
     "factored_jacobian",

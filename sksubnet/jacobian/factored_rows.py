@@ -28,6 +28,22 @@ class LayerRows:
         """Length of a row."""
         return self.left.shape[-1] * (1 if self.right is None else self.right.shape[-1])
 
+    def part(self, places: Tensor) -> LayerRows:
+        """Rows (B, K, s) of some of the weights (s,), written out unless these are all."""
+        if len(places) == self.n_weights:
+            return self
+        if self.right is None:
+            return LayerRows(self.left[..., places])
+        n_inputs = self.right.shape[-1]
+        right = self.right[:, None, places % n_inputs]
+        return LayerRows(self.left[..., places // n_inputs] * right)
+
+    def dense(self) -> Tensor:
+        """Rows (B, K, O·I), written out."""
+        if self.right is None:
+            return self.left
+        return (self.left[..., None] * self.right[:, None, None, :]).flatten(-2)
+
     def blocks(self, scale: Tensor | None) -> Tensor:
         """Inner products (B, K, K) of the rows of each data row, weights (O·I,) times ``scale``."""
         if self.right is None:
@@ -62,6 +78,26 @@ class FactoredRows:
         """Rows of consecutive batches."""
         pairs = zip(*(part.layers for part in parts), strict=True)
         return cls(tuple(_stacked(list(same)) for same in pairs))
+
+    @property
+    def n_weights(self) -> int:
+        """Length of a row."""
+        return sum(rows.n_weights for rows in self.layers)
+
+    def part(self, places: Tensor) -> FactoredRows:
+        """Rows of some of the weights: sorted places (s,) among the S."""
+        parts, start = [], 0
+        for rows in self.layers:
+            bounds = torch.tensor([start, start + rows.n_weights])
+            first, last = torch.searchsorted(places, bounds).tolist()
+            if last > first:
+                parts.append(rows.part(places[first:last] - start))
+            start += rows.n_weights
+        return FactoredRows(tuple(parts))
+
+    def dense(self) -> Tensor:
+        """Rows (B, K, S), written out."""
+        return torch.cat([rows.dense() for rows in self.layers], dim=-1)
 
     def inner(self, other: FactoredRows) -> Tensor:
         """Inner products (n, n') of all rows with all rows of the other."""
@@ -122,3 +158,12 @@ def _stacked(parts: list[LayerRows]) -> LayerRows:
     return LayerRows(
         torch.cat([part.left for part in parts]), torch.cat(rights) if rights else None
     )
+
+
+def dense_part(rows: Tensor | FactoredRows, places: Tensor) -> Tensor:
+    """Jacobian rows (B, K, s) of some of S weights, data rows last in memory where they were."""
+    if isinstance(rows, FactoredRows):
+        return rows.part(places).dense()
+    if len(places) == rows.shape[-1]:
+        return rows
+    return rows.permute(2, 1, 0)[places].permute(2, 1, 0)

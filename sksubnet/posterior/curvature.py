@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from sksubnet.jacobian import (
     FactoredRows,
     JacobianPlan,
+    Model,
     evaluate,
     factored_jacobian,
     jacobian,
@@ -58,10 +59,27 @@ class Curvature:
     factors: FactoredRows | None = field(default=None, repr=False)
     diagonal: Tensor | None = field(default=None, repr=False)
 
-    def restricted(self, indices: Tensor) -> Curvature:
-        """Diagonal of some of the weights."""
-        assert self.diagonal is not None
-        return replace(self, diagonal=self.diagonal[indices])
+    def part(self, places: Tensor) -> Curvature:
+        """GGN of some of the weights: sorted places (s,) among the S."""
+        if self.diagonal is not None:
+            return replace(self, diagonal=self.diagonal[places])
+        if self.matrix is not None:
+            at = places.to(self.matrix.device)
+            return replace(self, matrix=self.matrix[at[:, None], at])
+        assert self.factors is not None
+        factors = self.factors.part(places)
+        if len(factors) < len(places):
+            return replace(self, factors=factors)
+        rows = factors.dense().flatten(0, 1)
+        return replace(self, factors=None, matrix=rows.mT @ rows)
+
+    def jacobian(self, model: Model, plan: JacobianPlan, X: Any) -> tuple[Tensor, Any]:
+        """Latents (B, C) of a batch, and its Jacobian rows in the form of the GGN, on the CPU."""
+        if self.matrix is None:
+            outputs, factored = factored_jacobian(model, plan, X)
+            return outputs.double().cpu(), factored.cpu()
+        outputs, rows = jacobian(model, plan, X)
+        return outputs.double().cpu(), rows.cpu()
 
     def eigendecomposition(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues (R,) and basis (S, R) of the GGN.

@@ -47,6 +47,10 @@ class DiagonalPosterior(GaussianPosterior):
         outputs, rows = factored_jacobian(model, plan, X)
         return outputs.double().cpu(), rows.cpu()
 
+    def part_of(self, rows: Any, places: Tensor) -> Any:
+        """Rows by whole layers from those of more weights, its own at ``places``."""
+        return rows.part(places)
+
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
         """Rows of a batch whose factored Jacobian stays within the memory budget."""
         return factored_rows_within_budget(plan, n_outputs, dtype)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sksubnet.jacobian import JacobianPlan, Model, jacobian
+from sksubnet.jacobian import FactoredRows, JacobianPlan, Model, dense_part, jacobian
 from sksubnet.posterior.memory import rows_within_budget
 
 NEGLIGIBLE = 1e-10
@@ -50,6 +50,10 @@ class GaussianPosterior:
         """Latents (B, C) of a batch, and its Jacobian rows (B, C, S), on the CPU."""
         outputs, rows = jacobian(model, plan, X)
         return outputs.double().cpu(), rows.cpu()
+
+    def part_of(self, rows: Tensor | FactoredRows, places: Tensor) -> Any:
+        """Rows (B, C, S) from those of more weights, of which its own are at ``places``."""
+        return dense_part(rows, places)
 
     def rows_per_batch(self, plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
         """Rows of a batch whose Jacobian stays within the memory budget."""

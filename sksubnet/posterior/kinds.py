@@ -65,6 +65,9 @@ class Posterior(Protocol):
     def numbers_per_row(self, plan: JacobianPlan) -> int:
         """Numbers that one projected Jacobian row keeps."""
 
+    def part_of(self, rows: Any, places: Tensor) -> Any:
+        """Rows in its form from those of more weights, of which its own are at ``places`` (S,)."""
+
     def project(self, rows: Any) -> Projection:
         """Rows in a form that is ready for any prior precision."""
 
@@ -91,16 +94,21 @@ def subnetwork_curvature(
     rows: Rows,
     *,
     covariance: str,
+    has_parts: bool = False,
     batch_size: int | None = None,
     verbose: int = 0,
 ) -> Curvature:
-    """GGN of the weights at ``indices`` (S,), in the form that takes least: by rows or weights."""
+    """GGN of the weights at ``indices`` (S,), in the form that takes least: by rows or weights.
+
+    One that is to have parts is in the precision of the smallest.
+    """
     options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if covariance == "diag":
-        return ggn_diagonal(trained, rows, **options).restricted(indices)
+        return ggn_diagonal(trained, rows, **options).part(indices)
     if n_factors(trained.likelihood, trained.n_outputs, len(rows)) < len(indices):
         return ggn_factors(trained, plan, rows, **options)
-    dtype = torch.float64 if len(indices) <= EIGEN_LIMIT else cholesky_dtype(len(indices))
+    is_small = has_parts or len(indices) <= EIGEN_LIMIT
+    dtype = torch.float64 if is_small else cholesky_dtype(len(indices))
     return ggn(trained, plan, rows, dtype=dtype, **options)
 
 

@@ -1,31 +1,31 @@
 """Which weights are treated as random: candidates, scores, the search, reference inputs.
 
-`select` takes a `TrainedNet` and a strategy, a name in the table of scores, ``"greedy"`` or a
-callable, and hands on a `Subnetwork`: positions in the weight vector, and what they explain.
+A `Selector` takes a `TrainedNet` and a strategy, a name in the table of scores, ``"greedy"`` or a
+callable, and picks a `Subnetwork` of a size: positions in the weight vector, and what they explain.
 
-Read first: `select` in `subnetwork.py`.
+Read first: `Selector` in `subnetwork.py`.
 """
 
 from sksubnet.selection.reference import explained_variance
 from sksubnet.selection.subnetwork import (
     VARIANCE_SHARE,
+    Selector,
     Subnetwork,
     candidate_mask,
-    effect,
+    effects,
     explicit_selection,
-    n_selected,
-    select,
+    n_wanted,
     variance_share,
 )
 
 __all__ = [
     "VARIANCE_SHARE",
+    "Selector",
     "Subnetwork",
     "candidate_mask",
-    "effect",
+    "effects",
     "explained_variance",
     "explicit_selection",
-    "n_selected",
-    "select",
+    "n_wanted",
     "variance_share",
 ]

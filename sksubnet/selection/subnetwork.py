@@ -231,25 +231,21 @@ def n_selected(size: int | float | str, n_candidates: int) -> int:
     return int(size)
 
 
-def select(
-    trained: TrainedNet,
-    selection: Any,
-    size: int,
-    candidates: Tensor,
-    share: float | None = None,
-) -> Subnetwork:
-    """Pick ``size`` of the candidates by a score or a search, or the weights that are named.
-
-    With a ``share`` of the predictive variance, the fewest weights of the search that keep it.
-    """
-    return Selector(trained, selection, candidates).pick(size, share)
+def n_wanted(
+    size: int | float | str, selection: Any, candidates: Tensor, named: Tensor | None
+) -> int | None:
+    """Count the weights of a size; ``None`` where the search for a share of variance will tell."""
+    if variance_share(size, selection) is not None:
+        return None
+    return int(named.sum()) if named is not None else n_selected(size, int(candidates.sum()))
 
 
 class Selector:
-    """Subnetworks of several sizes of one net: what they share is found once.
+    """Picks the subnetworks of one net: by a score, by a search, or the weights that are named.
 
-    Scores of single weights rank them for every size. The searches of several sizes begin alike,
-    so those that are asked for in increasing order take little more than the largest.
+    What several sizes share is found once. Scores of single weights rank them for every size. The
+    searches of several sizes begin alike, so those that are asked for in increasing order take
+    little more than the largest.
     """
 
     def __init__(self, trained: TrainedNet, selection: Any, candidates: Tensor) -> None:
@@ -257,25 +253,34 @@ class Selector:
         self.named = explicit_selection(trained.module, selection, candidates)
         self._growths: dict[tuple[int, bool], tuple[Problem, Growth]] = {}
 
-    def pick(self, size: int, share: float | None = None) -> Subnetwork:
-        """Pick as :func:`select` does."""
-        indices, explained = self._picked(size, share)
+    def pick_each(self, sizes: Sequence[int | float | str]) -> list[Subnetwork]:
+        """Pick a subnetwork of each size."""
+        counts = [n_wanted(s, self.selection, self.candidates, self.named) or 0 for s in sizes]
+        picked = {k: self.pick(sizes[k]) for k in np.argsort(counts, kind="stable")}
+        return [picked[k] for k in range(len(sizes))]
+
+    def pick(self, size: int | float | str) -> Subnetwork:
+        """Pick a subnetwork of a size, as ``subnetwork_size`` gives it."""
+        indices, explained = self._picked(size)
         layers = tuple(_per_layer(self.trained.module, indices))
         return Subnetwork(indices.numpy(), len(self.candidates), layers=layers, **explained)
 
-    def _picked(self, size: int, share: float | None) -> tuple[Tensor, dict[str, Any]]:
+    def _picked(self, size: int | float | str) -> tuple[Tensor, dict[str, Any]]:
         """Positions (S,) of the weights, sorted, and what the search says of them."""
+        n = n_wanted(size, self.selection, self.candidates, self.named)
         if self.named is not None:
             return self.named.nonzero().squeeze(1), {}
         indices = self.candidates.nonzero().squeeze(1)
-        if share is not None:
-            return _grown(self.trained, indices, size, share)
-        if size == len(indices):
+        if n is None:
+            share = variance_share(size, self.selection)
+            assert share is not None
+            return _grown(self.trained, indices, share)
+        if n == len(indices):
             return indices, {}
         if not is_greedy(self.selection):
-            return _best(self._scores, indices, size), {}
-        problem, growth = self._growth(indices, size)
-        chosen = choose_grown(growth, min(size, len(problem.columns)), verbose=self.trained.verbose)
+            return _best(self._scores, indices, n), {}
+        problem, growth = self._growth(indices, n)
+        chosen = choose_grown(growth, min(n, len(problem.columns)), verbose=self.trained.verbose)
         return _explained(problem, chosen)
 
     @functools.cached_property
@@ -296,22 +301,30 @@ class Selector:
         return self._growths[key]
 
 
-def effect(trained: TrainedNet, plan: JacobianPlan, candidates: Tensor) -> tuple[float, int]:
-    """Jacobian energy relative to as many random candidates, and the number of inert weights."""
+def effects(
+    trained: TrainedNet, plan: JacobianPlan, parts: Sequence[Tensor], candidates: Tensor
+) -> list[tuple[float, int]]:
+    """Jacobian energy of parts of the planned weights, relative to as many random candidates.
+
+    And how many weights of each part are inert. A part is places (s,) among those of the plan.
+    """
     everything = candidates.nonzero().squeeze(1)
     generator = torch.Generator().manual_seed(trained.seed)
-    order = torch.randperm(len(everything), generator=generator)[: plan.n_selected]
-    energy = output_energy(trained, plan)
-    typical = output_energy(trained, plan_for(trained, everything[order].sort().values)).mean()
-    return float(energy.mean() / typical) if typical > 0 else 1.0, int((energy == 0).sum())
+    most = max(map(len, parts))
+    drawn, rank = everything[torch.randperm(len(everything), generator=generator)[:most]].sort()
+    energy, typical = output_energy(trained, plan), output_energy(trained, plan_for(trained, drawn))
+    found = []
+    for part in parts:
+        own, random = energy[part], typical[rank < len(part)].mean()
+        share = float(own.mean() / random) if random > 0 else 1.0
+        found.append((share, int((own == 0).sum())))
+    return found
 
 
-def _grown(
-    trained: TrainedNet, candidates: Tensor, size: int, share: float
-) -> tuple[Tensor, dict[str, Any]]:
+def _grown(trained: TrainedNet, candidates: Tensor, share: float) -> tuple[Tensor, dict[str, Any]]:
     """Fewest weights (S,) that keep a share of the variance at the reference inputs; how much."""
     problem = selection_problem(trained, candidates, None)
-    size = min(size, len(problem.columns))
+    size = len(problem.columns)
     parts = problem.factors, problem.references, problem.prior_precision, size
     chosen = grow(*parts, share=share, verbose=trained.verbose)
     kept = float(chosen.shares.mean())

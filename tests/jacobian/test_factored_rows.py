@@ -5,7 +5,7 @@ import torch
 from cases import CASES, Around, Case
 from torch import Tensor, nn
 
-from sksubnet.jacobian.factored_rows import FactoredRows
+from sksubnet.jacobian.factored_rows import FactoredRows, dense_part
 from sksubnet.jacobian.rows import factored_jacobian, jacobian, plan_jacobian, trained_indices
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -62,6 +62,23 @@ def test_products_are_those_of_the_rows_written_out() -> None:
     }
     for found, product in expected.items():
         torch.testing.assert_close(found, product, rtol=1e-11, atol=1e-12)
+
+
+PARTS = [[0], [3, 5, 11], [11, 12, 13, 14], list(range(12)), [21], list(range(22))]
+
+
+@pytest.mark.parametrize("places", PARTS, ids=len)
+def test_parts_are_columns_of_the_rows_written_out(places: list[int]) -> None:
+    rows, dense = build()
+    assert rows.n_weights == dense.shape[2] == 22
+    torch.testing.assert_close(rows.dense(), dense, rtol=1e-12, atol=1e-12)
+    at = torch.tensor(places)
+    part = rows.part(at)
+    torch.testing.assert_close(part.dense(), dense[..., at], rtol=1e-12, atol=1e-12)
+    # A whole layer stays factored.
+    assert (part.layers[0].right is not None) == (set(range(12)) <= set(places))
+    for given in (rows, dense):
+        torch.testing.assert_close(dense_part(given, at), dense[..., at], rtol=1e-12, atol=1e-12)
 
 
 def test_consecutive_batches_stack() -> None:

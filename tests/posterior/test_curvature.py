@@ -94,7 +94,7 @@ def as_matrix(curvature):
 
 def compute(trained, indices, kind, rows, **options):
     if kind == "diagonal":
-        return ggn_diagonal(trained, rows, **options).restricted(indices)
+        return ggn_diagonal(trained, rows, **options).part(indices)
     plan = plan_jacobian(trained.latent, indices, rows.X[:3])
     compute_ggn = ggn_factors if kind == "dual" else ggn
     return compute_ggn(trained, plan, rows, **options)
@@ -230,3 +230,19 @@ def test_a_plan_counts_what_a_row_leaves_at_the_selected_layers():
     assert plan_for(trained, torch.tensor([0])).n_captured == widths[0]
     everything = torch.arange(len(trained.weight_vector()))
     assert plan_for(trained, everything).n_captured == sum(widths)
+
+
+@pytest.mark.parametrize("kind", ["primal", "dual", "diagonal"])
+@pytest.mark.parametrize("places", [[4], [0, 1, 7], list(range(20))], ids=len)
+def test_parts_are_curvatures_of_their_own(kind, places):
+    trained, _ = build("softmax")
+    indices, at = torch.arange(20), torch.tensor(places)
+    found = compute(trained, indices, kind, trained.train).part(at)
+    expected = compute(trained, indices[at], "primal", trained.train)
+    expected_matrix = as_matrix(expected)
+    if kind == "diagonal":
+        expected_matrix = np.diag(np.diag(expected_matrix))
+    assert_allclose(as_matrix(found), expected_matrix, rtol=1e-10, atol=1e-12)
+    assert found.log_likelihood == pytest.approx(expected.log_likelihood)
+    # in the form that takes least
+    assert (found.matrix is None) == (kind != "primal" and kind != "dual")

@@ -10,7 +10,7 @@ from frozen_models import regression_rows, regressor
 from user_nets import CountedMLP, classifier_net, iris, quick_classifier
 
 from sksubnet.predictive.likelihood import Gaussian
-from sksubnet.selection.subnetwork import select
+from sksubnet.selection.subnetwork import Selector
 
 X, Y = regression_rows(40, n_targets=1)
 AWAY = X[:12] + 3.0
@@ -38,7 +38,7 @@ def test_reference_inputs_reach_the_selection(selection):
     for name, reference in {"away": AWAY, "train": "train", "mixtures": "mixtures"}.items():
         reg = fitted(selection=selection, subnetwork_size=6, candidates="all", reference=reference)
         given = reference if isinstance(reference, str) else torch.as_tensor(reference)
-        expected = select(direct(given), selection, 6, candidates)
+        expected = Selector(direct(given), selection, candidates).pick(6)
         np.testing.assert_array_equal(reg.subnetwork_.indices, expected.indices)
         chosen[name] = tuple(reg.subnetwork_.indices)
     assert len(set(chosen.values())) > 1

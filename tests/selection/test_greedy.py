@@ -204,6 +204,30 @@ def test_block_sizes(n_blocks):
     assert len(sizes) < 5 * n_blocks + 10
 
 
+@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize("sizes", [[1, 7, 40, 41, 90], [90, 7, 7, 41]], ids=["up", "down"])
+def test_a_growth_goes_on_as_if_it_had_never_stopped(patient, sizes):
+    factors, references = problem(n=20, m=10, n_candidates=120)
+    growth = greedy.Growth.of(factors, references, DELTA, patient)
+    for size in sizes:
+        sweep, order, curve = growth.to(size)
+        alone = greedy.Growth.of(factors, references, DELTA, patient).to(size)
+        assert order.tolist() == alone[1].tolist()
+        assert sorted(order.tolist()) == sweep.members().tolist()
+        assert_allclose(curve, alone[2], rtol=1e-12)
+        assert_allclose(sweep.variances, variances(factors, references, order), rtol=1e-9)
+
+
+def test_a_growth_takes_as_many_steps_for_several_sizes_as_for_the_largest(monkeypatch):
+    factors, references = problem(n=20, m=10, n_candidates=120)
+    steps = []
+    monkeypatch.setattr(Sweep, "gains", lambda sweep: steps.append(1) or sweep.slopes())
+    growth = greedy.Growth.of(factors, references, DELTA, patient=True)
+    for size in (5, 20, 80):
+        growth.to(size)
+    assert len(steps) == len(growth.stops(80))
+
+
 def test_weights_without_influence_come_last():
     factors, references = problem(n_candidates=9)
     inert = [0, 4, 8]

@@ -21,12 +21,12 @@ from sksubnet.selection.reference import (
 )
 from sksubnet.selection.scores import SCORES
 from sksubnet.selection.subnetwork import (
+    Selector,
     Subnetwork,
     candidate_mask,
-    effect,
+    effects,
     explicit_selection,
     n_selected,
-    select,
     variance_share,
 )
 
@@ -36,6 +36,10 @@ X = RNG.normal(size=(N, 3))
 Y = RNG.integers(3, size=N)
 WEIGHTS = RNG.uniform(0.5, 2, size=N)
 ALL = torch.ones(P, dtype=torch.bool)
+
+
+def select(net, selection, size, candidates):
+    return Selector(net, selection, candidates).pick(size)
 
 
 def trained(seed=0):
@@ -175,7 +179,7 @@ def test_a_size_may_be_a_share_of_the_predictive_variance(percent):
     net, share = trained(), variance_share(size, "greedy")
     assert share == percent / 100
     assert n_selected(size, P) == P
-    subnetwork = select(net, "greedy", P, ALL, share)
+    subnetwork = select(net, "greedy", size, ALL)
     assert subnetwork.explained_variance >= share
     some = torch.as_tensor(subnetwork.indices)
     kept = explained_variance(net, some, torch.arange(P))
@@ -198,9 +202,9 @@ def test_a_share_of_the_variance_needs_the_search(selection):
 
 
 def test_a_share_may_need_more_than_the_shortlist(monkeypatch):
-    expected = select(trained(), "greedy", P, ALL, 0.99)
+    expected = select(trained(), "greedy", "99% variance", ALL)
     monkeypatch.setattr(reference, "SHORTLIST", 5)
-    found = select(trained(), "greedy", P, ALL, 0.99)
+    found = select(trained(), "greedy", "99% variance", ALL)
     assert len(found) > 5
     np.testing.assert_array_equal(found.indices, expected.indices)
 
@@ -209,7 +213,7 @@ def test_a_share_that_too_few_candidates_keep(monkeypatch):
     monkeypatch.setattr(reference, "N_SAMPLED", 5)
     message = r"The 5 most influential of the 45 candidates keep \d+\.\d% .* not 99.0%"
     with pytest.raises(ValueError, match=message):
-        select(trained(), "greedy", P, ALL, 0.99)
+        select(trained(), "greedy", "99% variance", ALL)
 
 
 def slow_swag(module, loss, X, y, weights, n_snapshots, batch_size, lr):
@@ -457,16 +461,41 @@ def plan_of(net, subnetwork):
     return plan_for(net, torch.as_tensor(subnetwork.indices))
 
 
-def test_effect_counts_inert_weights_and_compares_energies():
+def test_effects_of_parts_count_inert_weights_and_compare_energies():
     net = trained()
-    energy = output_energy(net, plan_of(net, Subnetwork(np.arange(P), P))).numpy()
-    dead = Subnetwork(np.array([3, 4, 5, 19]), P)
-    assert effect(net, plan_of(net, dead), ALL) == (0.0, 4)
-    some = Subnetwork(np.array([0, 4, 20, 44]), P)
-    ratio, n_inert = effect(net, plan_of(net, some), ALL)
+    everything = plan_of(net, Subnetwork(np.arange(P), P))
+    energy = output_energy(net, everything).numpy()
+    dead, some = torch.tensor([3, 4, 5, 19]), torch.tensor([0, 4, 20, 44])
+    found = effects(net, everything, [dead, torch.arange(P), some], ALL)
+    assert found[:2] == [(0.0, 4), (pytest.approx(1.0), 4)]
+    ratio, n_inert = found[2]
     assert n_inert == 1
     generator = torch.Generator().manual_seed(net.seed)
     typical = energy[torch.randperm(P, generator=generator)[:4].numpy()].mean()
-    assert ratio == pytest.approx(energy[[0, 4, 20, 44]].mean() / typical, rel=1e-9)
-    everything = Subnetwork(np.arange(P), P)
-    assert effect(net, plan_of(net, everything), ALL) == (pytest.approx(1.0), 4)
+    assert ratio == pytest.approx(energy[some].mean() / typical, rel=1e-9)
+    alone = plan_of(net, Subnetwork(some.numpy(), P))
+    assert effects(net, alone, [torch.arange(4)], ALL) == [(pytest.approx(ratio), 1)]
+
+
+@pytest.mark.parametrize("name", [*SCORES, "greedy", "last_layer"])
+def test_several_sizes_are_those_of_single_selectors(name):
+    sizes = [30, 3, "all", 8, 0.5, 3]
+    together = Selector(trained(), name, ALL).pick_each(sizes)
+    for size, found in zip(sizes, together, strict=True):
+        alone = select(trained(), name, size, ALL)
+        np.testing.assert_array_equal(found.indices, alone.indices)
+        assert found.layers == alone.layers
+        if alone.explained_curve is not None:
+            assert_allclose(found.explained_curve, alone.explained_curve, rtol=1e-9)
+            assert found.explained_variance == pytest.approx(alone.explained_variance, rel=1e-9)
+
+
+def test_scores_are_computed_once_for_all_sizes():
+    calls = []
+
+    def scores(net):
+        calls.append(1)
+        return SCORES["random"](net)
+
+    Selector(trained(), scores, ALL).pick_each([3, 9, 30])
+    assert len(calls) == 1
