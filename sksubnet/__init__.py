@@ -15,6 +15,11 @@ from sksubnet.baselines import (
 from sksubnet.comparison import Comparison, compare, cross_val_predictive
 from sksubnet.estimators import load
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet.laplace_cv import (
+    SubnetLaplaceClassifierCV,
+    SubnetLaplaceRegressorCV,
+    subnetwork_path,
+)
 from sksubnet.nets import NamedInputs, TabularNet
 from sksubnet.predictive import Likelihood, LikelihoodLoss, Predictive
 
@@ -35,7 +40,9 @@ __all__ = [
     "SWAGClassifier",
     "SWAGRegressor",
     "SubnetLaplaceClassifier",
+    "SubnetLaplaceClassifierCV",
     "SubnetLaplaceRegressor",
+    "SubnetLaplaceRegressorCV",
     "TabularNet",
     "VOGNClassifier",
     "VOGNRegressor",
@@ -43,4 +50,5 @@ __all__ = [
     "compare",
     "cross_val_predictive",
     "load",
+    "subnetwork_path",
 ]

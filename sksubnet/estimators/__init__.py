@@ -27,6 +27,7 @@ from sksubnet.estimators.options import FOLD_OPTIONS
 from sksubnet.estimators.packing import Form, keep
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.saving import load, savable
+from sksubnet.estimators.size_path import SizeSearch, SubnetworkPath, asked, fitted_path
 from sksubnet.estimators.subnet import SubnetLaplace
 
 __all__ = [
@@ -40,14 +41,18 @@ __all__ = [
     "Form",
     "InitialFold",
     "InitialNet",
+    "SizeSearch",
     "SubnetLaplace",
+    "SubnetworkPath",
     "Table",
     "TrainedFold",
     "all_or_nothing",
     "as_read",
+    "asked",
     "cores",
     "criterion_weighted",
     "draw_seed",
+    "fitted_path",
     "in_jobs",
     "keep",
     "load",

@@ -182,7 +182,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
     ) -> tuple[InitialNet, Table]:
         """Prepare a net with a logit for each label."""
         n_labels = table.y.shape[1]
-        if self.net is not None:
+        if self._tabular is None:
             check_net(self.net)
         initial = self._initial_net(table, "multilabel", n_labels, seed, schedule)
         check_labels(initial.net)

@@ -19,7 +19,9 @@ from sksubnet import (
     MCDropoutClassifier,
     MCDropoutRegressor,
     SubnetLaplaceClassifier,
+    SubnetLaplaceClassifierCV,
     SubnetLaplaceRegressor,
+    SubnetLaplaceRegressorCV,
     SWAGClassifier,
     SWAGRegressor,
     VOGNClassifier,
@@ -76,6 +78,16 @@ ESTIMATORS = [
     VOGNRegressor(REGRESSOR_NET, n_draws=5, n_epochs=60, random_state=0),
     DeepEnsembleClassifier(CLASSIFIER_NET, n_members=2, random_state=0),
     DeepEnsembleRegressor(REGRESSOR_NET, n_members=2, random_state=0),
+    SubnetLaplaceClassifierCV(
+        SubnetLaplaceClassifier(CLASSIFIER_NET, selection="random", random_state=0),
+        subnetwork_sizes=[0.1, "all"],
+        cv=2,
+    ),
+    SubnetLaplaceRegressorCV(
+        SubnetLaplaceRegressor(REGRESSOR_NET, selection="random", random_state=0),
+        subnetwork_sizes=[0.1, "all"],
+        cv=2,
+    ),
 ]
 
 
