@@ -39,7 +39,7 @@ class Draws(Protocol):
 DrawnFrom = tuple[TrainedNet, Draws]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class DrawnNet(FittedNet):
     """A net with draws of its function: a mixture of points with the same weight.
 

@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from sksubnet.documentation import Documented
 from sksubnet.estimators.columns import Columns, is_frame
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
@@ -150,7 +151,7 @@ class TrainedFold:
         return replace(self, trained=trained)
 
 
-class BayesianNet(MetaEstimatorMixin, BaseEstimator):
+class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
     """Base of all estimators: skorch nets, trained to their MAP estimate, with a ``Predictive``.
 
     Subclasses give ``fit``, which keeps a list of ``FittedNet``, one for each fold.

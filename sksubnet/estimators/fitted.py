@@ -41,6 +41,20 @@ class FittedNet:
     held_out: np.ndarray
     noise: NoiseNet | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {', '.join(self._facts())}"
+
+    def _facts(self) -> list[str]:
+        """Say what it is, in a few words."""
+        module = self.latent.module
+        n_weights = sum(parameter.numel() for parameter in module.parameters())
+        facts = [f"{type(module).__name__} of {n_weights} weights"]
+        if len(self.held_out):
+            facts.append(f"{len(self.held_out)} training rows unseen")
+        if self.noise is not None:
+            facts.append("noise by row")
+        return facts
+
     @property
     def rows_per_batch(self) -> int:
         """Rows of a batch of predictions."""

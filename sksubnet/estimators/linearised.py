@@ -16,7 +16,7 @@ from sksubnet.predictive import Mixture, Predictive, predictive_of
 from sksubnet.selection import Subnetwork
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class LinearisedNet(FittedNet):
     """A trained, selected, curved and factorised net.
 
@@ -44,6 +44,9 @@ class LinearisedNet(FittedNet):
     shift: Tensor | None = None
     origin: LinearisedNet | None = None
     added: Rows | None = None
+
+    def _facts(self) -> list[str]:
+        return [*super()._facts(), f"a posterior on {len(self.subnetwork)} of them"]
 
     def __post_init__(self) -> None:
         """Refuse parts that are not of one subnetwork."""

@@ -16,6 +16,7 @@ from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from torch import nn
 
+from sksubnet.documentation import Documented
 from sksubnet.nets.averaging import AveragedWeights
 from sksubnet.nets.bins import Bins, Tails
 from sksubnet.nets.criteria import LogVarianceLoss
@@ -157,7 +158,7 @@ TASKS: dict[str, tuple[type[Tabular], type[nn.Module]]] = {
 }
 
 
-class TabularNet(BaseEstimator):
+class TabularNet(Documented, BaseEstimator):
     """The default net for tables, and what may be changed about it.
 
     A multilayer perceptron over standardised, smoothly clipped columns and quantile bins of them

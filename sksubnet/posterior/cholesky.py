@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sksubnet.jacobian import FactoredRows, JacobianPlan, Model, dense_part, jacobian
+from sksubnet.posterior.facts import line, table
 from sksubnet.posterior.memory import rows_within_budget
 
 BLOCK = 1024
@@ -132,6 +133,20 @@ class CholeskyPosterior:
     factor: ShiftedCholesky
     prior_precision: float = 1.0
     noise_scale: float = 1.0
+
+    def __repr__(self) -> str:
+        return line("CholeskyPosterior", self._facts())
+
+    def _repr_html_(self) -> str:
+        return table("CholeskyPosterior", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Size, form and prior."""
+        return [
+            ("weights", str(len(self.mean))),
+            ("covariance", "full"),
+            ("prior precision", f"{self.prior_precision:.4g}"),
+        ]
 
     @property
     def n_rows_held(self) -> int:

@@ -38,7 +38,7 @@ class DiagonalProjection:
         return self.covariance(prior_precision).diagonal(dim1=-2, dim2=-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiagonalPosterior(GaussianPosterior):
     """The posterior without correlations: the eigenvectors are the coordinate axes."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sksubnet.jacobian import FactoredRows, JacobianPlan, Model, dense_part, jacobian
+from sksubnet.posterior.facts import line, table
 from sksubnet.posterior.memory import rows_within_budget
 
 NEGLIGIBLE = 1e-10
@@ -40,6 +41,25 @@ class GaussianPosterior:
     eigenvalues: Tensor
     basis: Tensor | None
     prior_precision: float
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self._facts())
+
+    def _repr_html_(self) -> str:
+        return table(type(self).__name__, self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Size, form and prior, and how many parameters the data determine (MacKay 1992)."""
+        determined = self.eigenvalues / (self.eigenvalues + self.prior_precision)
+        facts = [
+            ("weights", str(len(self.mean))),
+            ("covariance", "diagonal" if self.basis is None else "full"),
+            ("prior precision", f"{self.prior_precision:.4g}"),
+            ("effective parameters", f"{float(determined.sum()):.1f}"),
+        ]
+        if self.n_rows_held:
+            facts.append(("training rows held", str(self.n_rows_held)))
+        return facts
 
     @property
     def n_rows_held(self) -> int:

@@ -13,7 +13,7 @@ from sksubnet.posterior.gaussian import GaussianPosterior, Projection
 from sksubnet.posterior.memory import factored_rows_within_budget
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KernelPosterior(GaussianPosterior):
     """The low rank plus isotropic posterior in terms of the training rows' Jacobian Φ.
 

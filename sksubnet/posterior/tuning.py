@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from sksubnet.posterior.facts import line, table
 from sksubnet.posterior.kinds import Posterior, Projection
 from sksubnet.predictive import Gaussian
 
@@ -93,11 +94,10 @@ class Tuned:
     given: bool = False
 
     def __repr__(self) -> str:
-        return "Tuned: " + ", ".join(f"{name} {value}" for name, value in self._facts())
+        return line("Tuned", self._facts())
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._facts())
-        return f"<table>{rows}</table>"
+        return table("Tuned", self._facts())
 
     def _facts(self) -> list[tuple[str, str]]:
         """Name and text of what was chosen, and from where."""

@@ -124,3 +124,11 @@ def test_log_probability_of_classes():
         predictive.log_prob([1, 2])
     with pytest.raises(TypeError, match="cdf is for regression"):
         predictive.cdf([0, 1])
+
+
+@pytest.mark.parametrize("method", ["log_prob", "cdf"])
+def test_targets_that_cannot_be_written_to_are_taken_as_they_are(method, recwarn):
+    y = Y.copy()
+    y.flags.writeable = False
+    np.testing.assert_array_equal(getattr(gaussian(), method)(y), getattr(gaussian(), method)(Y))
+    assert not recwarn.list
