@@ -114,8 +114,10 @@ class SubnetLaplaceClassifierCV(SizeSearch):
         The score in use.
     classes_ : ndarray of shape (n_classes,)
         Labels.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------
@@ -195,8 +197,10 @@ class SubnetLaplaceRegressorCV(SizeSearch):
         Number of folds.
     scorer_ : callable
         The score in use.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
-        Number of columns of ``X`` in ``fit``, and their names if they are strings.
+    n_features_in_ : int
+        Number of columns of ``X`` in ``fit``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they are strings.
 
     See Also
     --------

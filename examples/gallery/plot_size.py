@@ -8,38 +8,38 @@ the answer for a table: the smallest size whose score is within a standard error
 
 # %%
 # Diabetes. Every fold leaves out the patients of one fifth of the body mass index, so that models
-# are asked about patients unlike those they know. Nets are kept in a folder: each is trained once
-# (one for each fold of the search, ``cv=None`` inside), and every size is a posterior of it.
-import tempfile
-
+# are asked about patients unlike those they know. One net is trained for each fold of the search,
+# and every size is a posterior of it.
 import matplotlib.pyplot as plt
+import numpy as np
 from sklearn.datasets import load_diabetes
-from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 
-from sksubnet import MAPRegressor, SubnetLaplaceRegressor
+from sksubnet import MAPRegressor, SubnetLaplaceRegressor, SubnetLaplaceRegressorCV
 from sksubnet.displays import SizePathDisplay
 from sksubnet.metrics import neg_gaussian_nll_scorer
 
 X, y = load_diabetes(return_X_y=True, as_frame=True)
 fifths = (X["bmi"].rank(pct=True) * 4.999).astype(int)
-sizes = [3, 10, 30, 100, 300]
+folds = list(LeaveOneGroupOut().split(X, groups=fifths))
 options = {"cv": None, "noise": "constant", "random_state": 0}
-scored = {"scoring": neg_gaussian_nll_scorer, "cv": LeaveOneGroupOut()}
-with tempfile.TemporaryDirectory() as folder:
-    search = GridSearchCV(
-        SubnetLaplaceRegressor(memory=folder, **options),
-        {"subnetwork_size": sizes},
-        refit=False,
-        **scored,
-    ).fit(X, y, groups=fifths)
+search = SubnetLaplaceRegressorCV(
+    SubnetLaplaceRegressor(**options),
+    subnetwork_sizes=[3, 10, 30, 100, 300],
+    scoring=neg_gaussian_nll_scorer,
+    cv=folds,
+    refit=False,
+).fit(X, y)
 
 # %%
 # The dashed line is the net without a posterior. Bars are standard errors over the five folds; what
 # is marked goes by the differences fold by fold, whose errors are smaller.
-alone = cross_val_score(MAPRegressor(cv=None, random_state=0), X, y, groups=fifths, **scored)
+plain = MAPRegressor(cv=None, random_state=0)
+alone = cross_val_score(plain, X, y, scoring=neg_gaussian_nll_scorer, cv=folds)
+results = search.cv_results_
 display = SizePathDisplay.from_scores(
-    sizes,
-    [[search.cv_results_[f"split{k}_test_score"][i] for k in range(5)] for i in range(len(sizes))],
+    search.subnetwork_sizes,
+    np.transpose([results[f"split{k}_test_score"] for k in range(len(folds))]),
     reference={"no posterior": alone},
     score_name="log density (nats)",
 )

@@ -24,6 +24,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from sksubnet.documentation import Documented
 from sksubnet.estimators.subnet import SubnetLaplace
 
 P = ParamSpec("P")
@@ -128,7 +129,7 @@ class ScoreOfEach:
         return accepts()
 
 
-class SizeSearch(MetaEstimatorMixin, BaseEstimator):
+class SizeSearch(Documented, MetaEstimatorMixin, BaseEstimator):
     """Search for the size of a subnetwork by cross-validation, with one path for each fold."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
