@@ -60,16 +60,17 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_half_se"
+    prior_precision : float or str, default="validation_mean"
         Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
         minimises the negative log likelihood of rows that the nets have not seen.
-        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
-        exceeds the lowest by at most half a standard error, or one, of their difference: more
-        variance away from the data. All three stay where the prior alone gives an average row
-        between 1 and 10 standard deviations of the target, or logits, because unseen rows say
-        nothing about directions that the data do not touch; ``tuning_.summary()`` tells when they
-        end at a limit. ``"evidence"`` maximises the marginal likelihood, and decides where fewer
-        than 20 rows are unseen.
+        ``"validation_mean"`` is the geometric mean of all precisions, each as likely as it makes
+        these rows, which varies less where they tell little. ``"validation_half_se"`` and
+        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
+        half a standard error, or one, of their difference: more variance away from the data. All
+        four stay where the prior alone gives an average row between 1 and 10 standard deviations of
+        the target, or logits, because unseen rows say nothing about directions that the data do not
+        touch; ``tuning_.summary()`` tells when they end at a limit. ``"evidence"`` maximises the
+        marginal likelihood, and decides where fewer than 20 rows are unseen.
     link : {"extended_probit", "probit", "mc"}, default="extended_probit"
         How the Gaussian over the logits becomes probabilities: the extended probit uses their whole
         covariance, ``"probit"`` is the paper's, ``"mc"`` averages quasi-random draws of the logits.
@@ -184,7 +185,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_half_se",
+        prior_precision: float | str = "validation_mean",
         link: str = "extended_probit",
         class_weight: Any = None,
         cv: Any = "auto",
@@ -261,16 +262,17 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_half_se"
+    prior_precision : float or str, default="validation_mean"
         Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
         minimises the negative log likelihood of rows that the nets have not seen.
-        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
-        exceeds the lowest by at most half a standard error, or one, of their difference: more
-        variance away from the data. All three stay where the prior alone gives an average row
-        between 1 and 10 standard deviations of the target, or logits, because unseen rows say
-        nothing about directions that the data do not touch; ``tuning_.summary()`` tells when they
-        end at a limit. ``"evidence"`` maximises the marginal likelihood, and decides where fewer
-        than 20 rows are unseen.
+        ``"validation_mean"`` is the geometric mean of all precisions, each as likely as it makes
+        these rows, which varies less where they tell little. ``"validation_half_se"`` and
+        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
+        half a standard error, or one, of their difference: more variance away from the data. All
+        four stay where the prior alone gives an average row between 1 and 10 standard deviations of
+        the target, or logits, because unseen rows say nothing about directions that the data do not
+        touch; ``tuning_.summary()`` tells when they end at a limit. ``"evidence"`` maximises the
+        marginal likelihood, and decides where fewer than 20 rows are unseen.
     noise : {"auto", "constant", "input"}, float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target. ``"constant"`` finds one for
         all rows. ``"input"`` trains a second net on the squared residuals of unseen rows, which
@@ -427,7 +429,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_half_se",
+        prior_precision: float | str = "validation_mean",
         noise: Any = "auto",
         normalize_y: bool = True,
         target_transform: Any = None,

@@ -51,11 +51,14 @@ from sksubnet.posterior import (
     Posterior,
     Tuned,
     check_curvature_fits,
+    likely,
+    lowest,
     maximise_evidence,
     mixture_scale,
     n_factors,
     prior_limits,
     tune_on_held_out,
+    within_errors,
 )
 from sksubnet.predictive import DEFAULT_LINK
 from sksubnet.selection import (
@@ -68,8 +71,12 @@ from sksubnet.selection import (
     variance_share,
 )
 
-HELD_OUT_RULES = {"validation": 0.0, "validation_half_se": 0.5, "validation_1se": 1.0}
-"""How many standard errors above the lowest held-out loss the chosen one may be."""
+HELD_OUT_RULES = {
+    "validation": lowest,
+    "validation_mean": likely,
+    "validation_half_se": within_errors(0.5),
+    "validation_1se": within_errors(1.0),
+}
 
 INERT_ENERGY = 1e-3
 
@@ -317,7 +324,7 @@ class SubnetLaplace(BayesianNet):
             tune_noise=tune_noise,
             costly=any(net.posterior.costly for net in nets),
             limits=prior_limits(parts, torch.as_tensor(self._target_units())),
-            n_errors=HELD_OUT_RULES.get(rule, 0.0),
+            rule=HELD_OUT_RULES.get(rule),
         )
         if not tune_noise or len(nets) == 1:
             return tuned

@@ -31,12 +31,15 @@ from sksubnet.posterior.memory import (
 from sksubnet.posterior.tuning import (
     HeldOut,
     Tuned,
+    likely,
+    lowest,
     maximise_evidence,
     mixture_scale,
     noise_of,
     prior_limits,
     tune_on_held_out,
     tuned_noise,
+    within_errors,
 )
 from sksubnet.posterior.updating import updated
 
@@ -59,6 +62,8 @@ __all__ = [
     "ggn_diagonal",
     "ggn_factors",
     "hessian_rank",
+    "likely",
+    "lowest",
     "maximise_evidence",
     "mixture_scale",
     "n_factors",
@@ -70,4 +75,5 @@ __all__ = [
     "tune_on_held_out",
     "tuned_noise",
     "updated",
+    "within_errors",
 ]

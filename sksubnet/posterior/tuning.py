@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +43,62 @@ class Point(NamedTuple):
     loss: float
     noise_scale: float
     ratio: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scanned:
+    """What was looked at: points, the loss (N,) of every row by ratio, and the rows' weights."""
+
+    points: list[Point]
+    by_row: Mapping[float, Tensor]
+    weights: Tensor
+
+
+Rule = Callable[[Scanned], float]
+"""Chooses a ratio."""
+
+
+def lowest(scanned: Scanned) -> float:
+    """Give the ratio of the lowest loss."""
+    return _lowest(scanned.points).ratio
+
+
+def within_errors(n_errors: float) -> Rule:
+    """Smallest ratio whose loss, row by row, is within so many standard errors of the lowest."""
+
+    def choose(scanned: Scanned) -> float:
+        weights = scanned.weights / scanned.weights.sum()
+        chosen = best = _lowest(scanned.points)
+        smaller = [point for point in scanned.points if point.ratio < best.ratio]
+        for point in sorted(smaller, key=lambda point: -point.ratio):
+            excess = scanned.by_row[point.ratio] - scanned.by_row[best.ratio]
+            mean = weights @ excess
+            error = (weights @ (excess - mean).square() / scanned.weights.sum()).sqrt()
+            if mean > n_errors * error:
+                break
+            if point.loss > best.loss:
+                chosen = point
+        return chosen.ratio
+
+    return choose
+
+
+def likely(scanned: Scanned) -> float:
+    """Geometric mean of the ratios, each as likely as it makes the rows.
+
+    That is the posterior mean of the logarithm, under a uniform prior over what was scanned. Where
+    the rows tell little the lowest loss is at one end or the other by chance, the mean is not.
+    """
+    finite = [point for point in scanned.points if math.isfinite(point.loss)]
+    points = sorted(finite, key=lambda point: point.ratio)
+    best = _lowest(scanned.points)
+    logs = torch.tensor([point.ratio for point in points], dtype=torch.float64).log()
+    if not points or logs[0] == logs[-1]:
+        return best.ratio
+    losses = torch.tensor([point.loss for point in points], dtype=torch.float64)
+    likelihood = (-float(scanned.weights.sum()) * (losses - best.loss)).exp()
+    mean = torch.trapezoid(likelihood * logs, logs) / torch.trapezoid(likelihood, logs)
+    return math.exp(float(mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,31 +242,19 @@ def tune_on_held_out(
     tune_noise: bool,
     costly: bool,
     limits: tuple[float, float] = GRID_LIMITS,
-    n_errors: float = 0.0,
+    rule: Rule | None = None,
 ) -> Tuned:
-    """Minimise the mean negative log likelihood of the rows that each net has not seen.
+    """Tune by the mean negative log likelihood of the rows that each net has not seen.
 
-    A prior precision that is ``given`` leaves only the noise to tune. With ``n_errors`` the
-    smallest one is taken whose loss, row by row, is within so many standard errors of the lowest.
+    The rule chooses from the losses, without one the lowest. A prior precision that is ``given``
+    leaves only the noise to tune.
     """
     total = torch.cat([part.weights for part in parts]).double()
     weights = total / total.sum()
     by_row: dict[float, Tensor] = {}
 
-    def choose(points: list[Point]) -> Point:
-        chosen = best = _lowest(points)
-        if not n_errors:
-            return best
-        smaller = [point for point in points if point.ratio < best.ratio]
-        for point in sorted(smaller, key=lambda point: -point.ratio):
-            excess = by_row[point.ratio] - by_row[best.ratio]
-            mean = weights @ excess
-            error = (weights @ (excess - mean).square() / total.sum()).sqrt()
-            if mean > n_errors * error:
-                break
-            if point.loss > best.loss:
-                chosen = point
-        return chosen
+    def choose(points: list[Point]) -> float:
+        return (rule or lowest)(Scanned(points, by_row, total))
 
     if not isinstance(parts[0].likelihood, Gaussian):
         # Draws at every grid point would cost more than the fit; this link is close to them.
@@ -359,13 +403,13 @@ def _lowest(points: list[Point]) -> Point:
 def _scan(
     loss: Callable[[float], tuple[float, float]],
     costly: bool,
-    choose: Callable[[list[Point]], Point] = _lowest,
+    choose: Callable[[list[Point]], float] = lambda points: _lowest(points).ratio,
     limits: tuple[float, float] = GRID_LIMITS,
 ) -> Tuned:
     """Scan ratios over the grid, then close in on the minimum between the neighbours of the best.
 
-    Where each ratio costs a factorisation, both with as few steps as will do. ``choose`` takes the
-    one to use from all that were looked at, the lowest unless it says otherwise.
+    Where each ratio costs a factorisation, both with as few steps as will do. ``choose`` gives the
+    one to use by all that were looked at, the lowest unless it says otherwise.
     """
     grid, n_steps = _within(GRID, limits), 10
     if costly:
@@ -393,9 +437,9 @@ def _scan(
             low, left, at_left = left, right, at_right
             right = low + GOLDEN * (high - low)
             at_right = at(math.exp(right))
-    chosen = choose(found)
-    _, scale, ratio = chosen
-    if chosen == _lowest(found):
+    ratio, lowest_loss = choose(found), _lowest(found)
+    scale = (next((p for p in found if p.ratio == ratio), None) or at(ratio)).noise_scale
+    if ratio == lowest_loss.ratio:
         at_edge = {0: "lower", len(grid) - 1: "upper"}.get(best, "")
     else:
         at_edge = "lower" if ratio <= grid[0] else ""

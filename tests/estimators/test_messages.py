@@ -119,7 +119,14 @@ def test_sample_weight(model, data):
         ("covariance", ["full", "diag"]),
         (
             "prior_precision",
-            ["validation", "validation_half_se", "validation_1se", "evidence", "float"],
+            [
+                "validation",
+                "validation_mean",
+                "validation_half_se",
+                "validation_1se",
+                "evidence",
+                "float",
+            ],
         ),
         ("dtype", ["float32", "float64"]),
         ("subnetwork_size", ["all", "int", "float", "90% variance"]),

@@ -49,7 +49,7 @@ def scanned(fitted):
     return fitted.tuning_.grid[[0, -1]].numpy()
 
 
-@pytest.mark.parametrize("rule", ["validation", "validation_half_se"])
+@pytest.mark.parametrize("rule", ["validation", "validation_mean", "validation_half_se"])
 @pytest.mark.parametrize("normalize_y", [True, False])
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_a_regressors_limits_are_between_1_and_10_sd_of_the_targets(normalize_y, n_targets, rule):
@@ -156,6 +156,7 @@ def test_an_unseen_category_does_not_get_hundreds_of_sd():
     X, y = one_hot_table()
     far = np.concatenate([X[:, :3].max(axis=0), [0, 0, 0]])[None]
     options = {"noise": "constant", "subnetwork_size": 100, "cv": 2, "random_state": 0}
+    options["prior_precision"] = "validation_half_se"
 
     def sd_at_far():
         return SubnetLaplaceRegressor(**options).fit(X, y).predict(far, True)[1][0] / y.std()

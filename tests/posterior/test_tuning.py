@@ -13,7 +13,14 @@ from sksubnet.jacobian.rows import jacobian, plan_jacobian
 from sksubnet.nets.trained import Rows
 from sksubnet.posterior.curvature import ggn
 from sksubnet.posterior.gaussian import GaussianPosterior
-from sksubnet.posterior.tuning import GRID, HeldOut, maximise_evidence, tune_on_held_out
+from sksubnet.posterior.tuning import (
+    GRID,
+    HeldOut,
+    likely,
+    maximise_evidence,
+    tune_on_held_out,
+    within_errors,
+)
 from sksubnet.predictive.likelihood import Bernoulli, Categorical, Gaussian
 
 RNG = np.random.default_rng(0)
@@ -252,7 +259,7 @@ def test_standard_error_rule_takes_the_smallest_precision_that_is_as_good(name, 
     arguments = (trained, latents, projection, replace(rows, weights=times * rows.weights))
     options = {"link": "probit", "given": None, "tune_noise": False}
     best = tune(*arguments, **options)
-    tuned = tune(*arguments, **options, n_errors=1.0)
+    tuned = tune(*arguments, **options, rule=within_errors(1.0))
     lowest = row_losses(name, pieces, best.prior_precision)
 
     def in_errors(delta):
@@ -269,14 +276,31 @@ def test_standard_error_rule_takes_the_smallest_precision_that_is_as_good(name, 
     assert in_errors(smaller[-len(as_good) - 1]) > 1
     assert tuned.at_edge == ""
     assert_allclose(tuned.losses, best.losses)
-    wider = tune(*arguments, **options, n_errors=1.5)
+    wider = tune(*arguments, **options, rule=within_errors(1.5))
     assert wider.prior_precision < tuned.prior_precision
+
+
+@pytest.mark.parametrize("limits", [(1e-3, 1e3), (0.5, 20.0), (2.0, 2.0)])
+@pytest.mark.parametrize("times", [1, 30])
+@pytest.mark.parametrize("name", ["softmax", "gaussian"])
+def test_the_mean_weighs_precisions_by_the_likelihood_of_the_rows(name, times, limits):
+    pieces = problem(name, held_noise=0.8)
+    trained, latents, projection, rows = pieces["arguments"]
+    arguments = (trained, latents, projection, replace(rows, weights=times * rows.weights))
+    options = {"link": "probit", "given": None, "tune_noise": False, "limits": limits}
+    tuned = tune(*arguments, **options, rule=likely)
+    logs = np.linspace(*np.log(limits), 301)
+    losses = [times * HELD_WEIGHTS @ row_losses(name, pieces, np.exp(log)) for log in logs]
+    likelihood = np.exp(np.min(losses) - losses)
+    expected = np.average(logs, weights=likelihood)
+    assert np.log(tuned.prior_precision) == pytest.approx(expected, abs=0.1)
+    assert tuned.at_edge == ("upper" if limits[0] == limits[1] else "")
 
 
 def test_standard_error_rule_counts_a_weight_of_two_as_two_rows():
     pieces = problem("softmax")
     trained, latents, projection, rows = pieces["arguments"]
-    options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
+    options = {"link": "probit", "given": None, "tune_noise": False, "rule": within_errors(1.0)}
     weights = torch.as_tensor(np.arange(M) % 3 + 1.0)
     order = torch.arange(M).repeat_interleave(weights.long())
     weighted = tune(trained, latents, projection, replace(rows, weights=weights), **options)
@@ -293,7 +317,7 @@ def test_standard_error_rule_leaves_rows_without_any_jacobian_alone():
     pieces = problem("softmax")
     trained, latents, projection, rows = pieces["arguments"]
     projection = replace(projection, coordinates=0 * projection.coordinates)
-    options = {"link": "probit", "given": None, "tune_noise": False, "n_errors": 1.0}
+    options = {"link": "probit", "given": None, "tune_noise": False, "rule": within_errors(1.0)}
     tuned = tune(trained, latents, projection, rows, **options)
     assert tuned.prior_precision == float(GRID[-1])
     assert tuned.at_edge == "upper"
