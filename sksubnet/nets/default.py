@@ -204,10 +204,10 @@ class TabularNet(Documented, BaseEstimator):
     Rows of your own for early stopping: ``cv=[(train, held_out)]`` with the numbers of the rows, or
     :class:`~sklearn.model_selection.PredefinedSplit`.
 
-    A level of a category with fewer than 10 rows shares its input with the other rare ones. A level
-    that ``fit`` has not seen has an input of its own, about which only the prior speaks, so that
-    its predictions are less certain than those of known levels. Texts with more than 500 levels are
-    refused; encode them first, for example with skrub.
+    A level of a category shares its input with other rare ones if it has fewer than 20 rows and
+    less than a twentieth of them. A level that ``fit`` has not seen has an input of its own, about
+    which only the prior speaks, so that its predictions are less certain than those of known
+    levels. Texts with more than 500 levels are refused; encode them first, for example with skrub.
 
     References
     ----------

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-LEAST_ROWS = 10
-"""Rows of a level with an input of its own; those with fewer share one."""
+LEAST_ROWS = 2, 20
+LEAST_SHARE = 0.05
+"""Rows of a level with an input of its own, as a share of all rows within limits; levels with fewer
+share one."""
 
 OUTLYING = 10.0
 """Interquartile ranges from the median beyond which a value does not widen the scale further."""
@@ -154,7 +156,8 @@ def _inputs_of_codes(column: np.ndarray, weights: np.ndarray, n_codes: int) -> n
     """
     codes = np.where(np.isnan(column), n_codes, column).astype(np.int64)
     weight = np.bincount(codes, weights=weights, minlength=n_codes + 1)
-    common = weight >= LEAST_ROWS * min(1.0, float(weights.mean()))
+    unit = min(1.0, float(weights.mean()))
+    common = weight >= unit * np.clip(LEAST_SHARE * weights.sum() / unit, *LEAST_ROWS)
     inputs = np.where(common, np.cumsum(common) - 1, np.where(weight > 0, common.sum(), UNSEEN))
     return inputs.astype(np.int64)
 

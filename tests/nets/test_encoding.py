@@ -87,7 +87,7 @@ def test_numbers_holes_and_levels_are_those_of_scikit_learn():
     encoding = Encoding.of(X, np.ones(60), {2: 6})
     mean = robust_scale(X[7:, 1:2], np.ones(53))[0]
     filled = SimpleImputer(strategy="constant", fill_value=mean[0]).fit_transform(X[:, :2])
-    one_hot = OneHotEncoder(min_frequency=10, sparse_output=False).fit_transform(X[:, 2:])
+    one_hot = OneHotEncoder(min_frequency=3, sparse_output=False).fit_transform(X[:, 2:])
     holes = MissingIndicator().fit_transform(X)
     raw = np.column_stack([filled, holes, one_hot])
     center, scale = robust_scale(raw, np.ones(60))
@@ -96,6 +96,16 @@ def test_numbers_holes_and_levels_are_those_of_scikit_learn():
     assert inputs.shape == (60, 9)
     assert_allclose(inputs[:, :-1], (raw - center) * scale, atol=1e-12)
     assert_array_equal(inputs[:, -1], 0)
+
+
+@pytest.mark.parametrize(("n_rows", "least"), [(1000, 20), (200, 10), (100, 5), (20, 2)])
+def test_levels_are_rare_below_a_twentieth_of_the_rows_or_20(n_rows, least):
+    codes = np.zeros((n_rows, 1))
+    codes[:least], codes[-(least - 1) :], codes[-2 * (least - 1) : 1 - least] = 1, 2, 3
+    encoding = Encoding.of(codes, np.ones(n_rows), {0: 4})
+    levels = encoding(np.arange(4.0)[:, None])
+    assert len(np.unique(levels, axis=0)) == 3
+    assert_array_equal(levels[2], levels[3])
 
 
 def test_what_is_new_is_counted_and_acts_as_nothing_else():
