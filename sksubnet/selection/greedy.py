@@ -239,8 +239,8 @@ class Growth:
 
     def _with_block(self, n_added: int) -> tuple[Sweep, Tensor, Tensor]:
         """Let so many more weights enter at once."""
-        gains = self.sweep.gains() if self.patient else self.sweep.slopes()
-        block = _first(gains, n_added)
+        sweep = self.sweep
+        block = sweep.best(n_added) if self.patient else _first(sweep.slopes(), n_added)
         before = self.sweep.variances.mean()
         sweep, added = self.sweep.moved(block)
         curve = before + added.mean(1).cumsum(0)
@@ -279,7 +279,10 @@ def _exchanged(sweep: Sweep, verbose: int) -> Sweep:
     for block in progress(weakest_first.split(1 + len(members) // BLOCKS), "exchange", verbose):
         try:
             without, _ = sweep.moved(block)
-            trial, _ = without.moved(_first(without.gains(), len(block)))
+            entering = without.best(len(block))
+            if set(entering.tolist()) == set(block.tolist()):
+                continue
+            trial, _ = without.moved(entering)
         except RuntimeError:  # as in choose
             continue
         if trial.objective() > sweep.objective() * (1 + ROUNDING):

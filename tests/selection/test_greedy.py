@@ -221,11 +221,31 @@ def test_a_growth_goes_on_as_if_it_had_never_stopped(patient, sizes):
 def test_a_growth_takes_as_many_steps_for_several_sizes_as_for_the_largest(monkeypatch):
     factors, references = problem(n=20, m=10, n_candidates=120)
     steps = []
-    monkeypatch.setattr(Sweep, "gains", lambda sweep: steps.append(1) or sweep.slopes())
+    best = Sweep.best
+    monkeypatch.setattr(Sweep, "best", lambda sweep, n: steps.append(1) or best(sweep, n))
     growth = greedy.Growth.of(factors, references, DELTA, patient=True)
     for size in (5, 20, 80):
         growth.to(size)
     assert len(steps) == len(growth.stops(80))
+
+
+@pytest.mark.parametrize("n_inside", [0, 1, 10, 80])
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+def test_the_best_are_those_of_the_largest_gains(n_inside, spread):
+    factors, references = problem(n=30, m=20, n_candidates=600)
+    generator = torch.Generator().manual_seed(n_inside)
+    scale = (spread * torch.randn(600, generator=generator, dtype=torch.float64)).exp()
+    factors, references = factors * scale, references * scale
+    references[3] = 0  # seen by no weight
+    factors[:, 500:550], references[:, 500:550] = factors[:, :50], references[:, :50]  # twins
+    sweep = Sweep.empty(factors, references, DELTA)
+    if n_inside:
+        sweep, _ = sweep.moved(torch.randperm(600, generator=generator)[:n_inside])
+    by_gain = torch.sort(sweep.gains(), descending=True, stable=True)
+    for n in (1, 5, 70, 300):
+        found = sweep.best(n)
+        assert_allclose(sweep.gains()[found], by_gain.values[:n], rtol=1e-12)
+        assert len(set(found.tolist())) == n and not sweep.inside[found].any()
 
 
 def test_weights_without_influence_come_last():
