@@ -545,11 +545,10 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
         """Validate rows and give them in batches, as the net reads them."""
-        check_is_fitted(self)
-        inputs = self._inputs(X)
-        step = step or min(net.rows_per_batch for net in self._nets())
-        first = self._nets()[0]
-        work = max(net.work(min(step, len(inputs)), inputs.shape[1:]) for net in self._nets())
+        nets, inputs = self._nets(), self._inputs(X)
+        step = step or min(net.rows_per_batch for net in nets)
+        first = nets[0]
+        work = max(net.work(min(step, len(inputs)), inputs.shape[1:]) for net in nets)
         with cores(self.n_jobs), threads_for(work):
             for start in range(0, len(inputs), step):
                 yield read(inputs[start : start + step], first.net, first.latent)
@@ -581,7 +580,6 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
 
     def _predictives(self, X: Any) -> Iterator[Predictive]:
         """Predictive values of consecutive batches of rows, in the units of the target."""
-        check_is_fitted(self)
         nets = self._nets()  # once, for an update may exchange them
         for batch in self._batches(X):
             parts = [net.predictive(batch) for net in nets]

@@ -225,11 +225,15 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels from ``classes_``; or 1 for each label of a probability above one half, else 0.
         """
-        if self._n_labels is not None:
-            there: np.ndarray = (self.predict_proba(X) > 0.5).astype(np.int64)
-            return there
-        best = self.predict_proba(X).argmax(axis=1)
-        labels: np.ndarray = self.classes_[best]
+        nets = self._nets()
+        if len(nets) == 1 and nets[0].decides_by_sign:  # for which no Jacobian is needed
+            there = (self._means(X) > 0).numpy().astype(np.int64)
+        else:
+            probabilities = self.predict_proba(X)
+            is_multi_label = self._n_labels is not None
+            best = probabilities.argmax(axis=1)[:, None]
+            there = (probabilities > 0.5).astype(np.int64) if is_multi_label else best
+        labels: np.ndarray = there if self._n_labels is not None else self.classes_[there[:, 0]]
         return labels
 
     def predict_log_proba(self, X: Any) -> np.ndarray:

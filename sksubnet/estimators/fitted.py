@@ -69,6 +69,11 @@ class FittedNet:
         """Count the training rows that can be computed from what is kept."""
         return 0
 
+    @property
+    def decides_by_sign(self) -> bool:
+        """Whether a class, or a label, is probable where the mean of its logit is positive."""
+        return False
+
     def likelihood_at(self, X: Tensor) -> Likelihood:
         """Likelihood of the targets of a batch, with the noise of each row where it differs."""
         return self.likelihood if self.noise is None else Gaussian(self.noise(X))

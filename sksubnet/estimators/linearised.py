@@ -12,7 +12,14 @@ from sksubnet.estimators.fitted import FittedNet
 from sksubnet.jacobian import FactoredRows, JacobianPlan, jacobian
 from sksubnet.nets import Rows, count_rows, take_rows
 from sksubnet.posterior import Posterior
-from sksubnet.predictive import Mixture, Predictive, predictive_of
+from sksubnet.predictive import (
+    SIGN_LINKS,
+    Bernoulli,
+    Mixture,
+    MultiLabel,
+    Predictive,
+    predictive_of,
+)
 from sksubnet.selection import Subnetwork
 
 
@@ -68,6 +75,11 @@ class LinearisedNet(FittedNet):
     def n_rows_held(self) -> int:
         """Count the training rows that can be computed from what is kept."""
         return self.posterior.n_rows_held
+
+    @property
+    def decides_by_sign(self) -> bool:
+        """Whether a class, or a label, is probable where the mean of its logit is positive."""
+        return isinstance(self.likelihood, Bernoulli | MultiLabel) and self.link in SIGN_LINKS
 
     def means(self, X: Tensor) -> Tensor:
         """Predictive mean (B, C) of the latents of a batch."""

@@ -15,6 +15,7 @@ from sksubnet.predictive.distribution import DEFAULT_LINK, Predictive
 from sksubnet.predictive.labels import MultiLabel, MultiLabelPredictive
 from sksubnet.predictive.likelihood import (
     LINKS,
+    SIGN_LINKS,
     Bernoulli,
     Categorical,
     Gaussian,
@@ -38,6 +39,7 @@ from sksubnet.predictive.transformed import (
 __all__ = [
     "DEFAULT_LINK",
     "LINKS",
+    "SIGN_LINKS",
     "AnyPredictive",
     "Bernoulli",
     "Categorical",

@@ -294,6 +294,10 @@ LINKS: dict[str, Link] = {
 }
 
 
+SIGN_LINKS = frozenset({"probit", "extended_probit"})
+"""Links under which a single logit with a mean above 0 has a probability above one half."""
+
+
 def link_of(name: str) -> Link:
     """Look up the link of that name; a ValueError lists the known ones."""
     try:
