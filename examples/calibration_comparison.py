@@ -9,7 +9,8 @@ fold's test rows and on a shifted set. Without --data (or the environment variab
 the nets learn from handwritten digits with a light middle and are asked about those with a dark
 one. DIR holds `tab_heart_disease_4sites.csv.gz` or `tab_bank_marketing.csv.gz`: one header line,
 the target is the last column, missing values are empty fields. Prints a table of proper scores and
-writes reliability diagrams to calibration_comparison.png.
+draws calibration_comparison.png: first what each method changes about the log loss, with its error,
+then a reliability diagram of each.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +26,7 @@ import pandas as pd
 import sklearn
 from matplotlib.figure import Figure
 from sklearn.base import BaseEstimator
-from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
@@ -42,9 +44,13 @@ from sksubnet import (
     VOGNClassifier,
     compare,
 )
+from sksubnet.displays import ReliabilityDisplay
 
-COLOURS = ["tab:blue", "tab:orange"]
-BINS = np.linspace(0, 1, 11)
+STYLES = (
+    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+)
+N_BINS = 8
 
 # rows, labels, and which rows are shifted
 Table = tuple[pd.DataFrame, pd.Series, np.ndarray]
@@ -116,43 +122,75 @@ def pipeline(model: BaseEstimator) -> Pipeline:
     return make_pipeline(columns, model)
 
 
-def draw(result: Comparison, sets: dict[str, tuple[list, pd.Series]]) -> Figure:
-    """For each method a reliability diagram above a histogram of its probabilities.
+def draw_summary(figure: Any, result: Comparison) -> None:
+    """What each method changes about the log loss, on both sets, with its error."""
+    difference, error = result.difference()
+    score = list(result.better).index("log loss")
+    n_folds = result.values.shape[-1]
+    spread = [f"standard error over {n_folds} folds", f"standard deviation over {n_folds} fits"]
+    axes = figure.subplots(1, len(result.sets), sharey=True)
+    for ax, name, mean, bar, what, style in zip(
+        axes, result.sets, difference, error, spread, STYLES, strict=True
+    ):
+        form = {**style, "linestyle": ""}
+        ax.errorbar(mean[1:, score], result.names[1:], xerr=bar[1:, score], elinewidth=1, **form)
+        ax.axvline(0, color="0.5", linewidth=0.8)
+        ax.set(title=name, xlabel=f"log loss minus that of {result.names[0]} (nats)\n± {what}")
+        ax.locator_params(axis="x", nbins=5)
+    axes[0].invert_yaxis()
+
+
+def draw_curves(
+    figure: Any, result: Comparison, sets: dict[str, tuple[list, pd.Series]], n_columns: int
+) -> None:
+    """For each method, how often what it predicts happens."""
+    n_rows = -(-(len(result.names) + 1) // n_columns)  # one place is the legend's
+    axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True)
+    log_loss = result.mean()[:, :, list(result.better).index("log loss")]
+    for ax, name, losses in zip(axes.flat, result.names, log_loss.T, strict=False):
+        for (label, (rows, y)), style in zip(sets.items(), STYLES, strict=True):
+            fits = zip(result.estimators[name], rows, strict=True)
+            p = np.concatenate([fit.predict_proba(X)[:, 1] for fit, X in fits])
+            ReliabilityDisplay.from_predictions(
+                y, p, pos_label=y.max(), n_bins=N_BINS, name=f"{label} (n = {len(p)})"
+            ).plot(ax=ax, counts=False, markersize=3, **style)
+        lines = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+        ax.set(xlabel="", ylabel="", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1])
+        ax.set_title("{}\nlog loss {:.2f}, shifted {:.2f}".format(name, *losses), fontsize="small")
+    *unused, legend = axes.flat[len(result.names) :]
+    for ax in (*unused, legend):
+        ax.axis("off")
+    labels = [label.partition(", gap")[0] for label in lines[1]]
+    # both displays have drawn the diagonal
+    kept = dict(zip(labels, lines[0], strict=True))
+    title = (
+        f"a point is {1 / N_BINS:.1%} of the rows of a set,\n"
+        "which count once for each fit;\nbars: 95% Wilson intervals"
+    )
+    legend.legend(
+        kept.values(),
+        kept.keys(),
+        loc="center",
+        title=title,
+        fontsize="small",
+        title_fontsize="small",
+        frameon=False,
+    )
+    figure.supxlabel("predicted probability of the positive class", fontsize="medium")
+    figure.supylabel("share of positive rows", fontsize="medium")
+
+
+def draw(result: Comparison, sets: dict[str, tuple[list, pd.Series]], title: str) -> Figure:
+    """Summary of all methods above a reliability diagram of each.
 
     ``sets`` gives the rows that each fold's fit is asked about, and the labels of them all.
     """
-    n_columns = 4
-    n_rows = -(-(len(result.names) + 1) // n_columns)  # one place is the legend's
-    figure = plt.figure(figsize=(2.9 * n_columns, 3.4 * n_rows), layout="constrained")
-    places = iter(figure.add_gridspec(n_rows, n_columns))
-    log_loss = result.mean()[:, :, list(result.better).index("log loss")]
-    for name, losses in zip(result.names, log_loss.T, strict=True):
-        grid = next(places).subgridspec(2, 1, height_ratios=[4, 1], hspace=0)
-        upper, lower = grid.subplots(sharex=True)
-        for (label, (rows, y)), colour in zip(sets.items(), COLOURS, strict=True):
-            fits = zip(result.estimators[name], rows, strict=True)
-            p = np.concatenate([fit.predict_proba(X)[:, 1] for fit, X in fits])
-            CalibrationDisplay.from_predictions(
-                y == y.max(),
-                p,
-                n_bins=len(BINS) - 1,
-                name=label,
-                ax=upper,
-                color=colour,
-                markersize=4,
-            )
-            shares = np.full(len(p), 1 / len(p))
-            lower.hist(p, BINS, weights=shares, histtype="step", color=colour, linewidth=1.5)
-        handles = upper.get_legend_handles_labels()
-        upper.get_legend().remove()
-        upper.set(xlabel="", ylabel="", ylim=(-0.03, 1.03))
-        upper.set_title("{}\nlog loss {:.2f} → {:.2f}".format(name, *losses), fontsize="medium")
-        lower.set(yscale="log", ylim=(1e-3, 1.5), yticks=[1e-3, 1])
-    legend = figure.add_subplot(next(places))
-    legend.axis("off")
-    legend.legend(*handles, loc="center", frameon=False)
-    figure.supxlabel("predicted probability")
-    figure.supylabel("share of positive rows, and of all rows below")
+    figure = plt.figure(figsize=(10, 12.5), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1, 3.2])
+    figure.suptitle(title)
+    draw_summary(upper, result)
+    draw_curves(lower, result, sets, n_columns=4)
     return figure
 
 
@@ -168,9 +206,11 @@ def main() -> None:
     n_folds, n_members, n_rows = (2, 2, 200) if arguments.quick else (5, 5, arguments.rows)
 
     if arguments.data:
-        X, y, is_shifted = {"heart": heart, "bank": bank}[arguments.table](Path(arguments.data))
+        load = {"heart": heart, "bank": bank}[arguments.table]
+        X, y, is_shifted = load(Path(arguments.data))
     else:
         print("No --data and no SKSUBNET_DATA: using a table that scikit-learn ships.")
+        load = digits
         X, y, is_shifted = digits()
     generator = np.random.default_rng(arguments.seed)
     known, shifted = (
@@ -201,8 +241,9 @@ def main() -> None:
         ),
         "shifted": ([shifted_X] * len(folds), pd.concat([shifted_y] * len(folds))),
     }
-    draw(result, sets).savefig(arguments.out, dpi=120)
-    print(f"Reliability diagrams: {arguments.out}")
+    title = " ".join(load.__doc__.split())
+    draw(result, sets, title).savefig(arguments.out, dpi=120)
+    print(f"Picture: {arguments.out}")
 
 
 if __name__ == "__main__":

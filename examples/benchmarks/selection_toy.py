@@ -18,6 +18,7 @@ import argparse
 import datetime
 import json
 import os
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -31,11 +32,13 @@ from torch import nn
 from versions import versions
 
 from sksubnet import SubnetLaplaceRegressor
+from sksubnet.displays import PredictiveBandDisplay
 
 HERE = Path(__file__).parent
 SIZES = {1300: "50 %", 78: "3 %", 26: "1 %"}
 STRATEGIES = ["greedy", "gradient", "saliency", "leverage", "magnitude"]
 STRATEGIES += ["swag", "random", "variance"]
+COLOURS, MARKERS = ("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^")
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
 PRIOR_PRECISION = 1.0
 
@@ -171,13 +174,44 @@ def table(records: list[Any], toy: str, sizes: list[int]) -> str:
     return "\n".join(lines)
 
 
-def draw(toy: Toy, net: NeuralNetRegressor, sizes: list[int], file: Path) -> None:
-    """The figure of the paper: MAP, full, diagonal, and strategies by size."""
-    import matplotlib
+def draw_shares(figure: Any, records: list[Any], sizes: list[int]) -> None:
+    """Kept share of every strategy: mean and standard deviation over the nets."""
+    axes = figure.subplots(1, len(ACTIVATIONS), sharey=True)
+    for ax, activation in zip(axes, ACTIVATIONS, strict=True):
+        those = [record for record in records if record["activation"] == activation]
+        for k, size in enumerate(sizes if those else []):
+            kept = [
+                [
+                    record["share"]
+                    for record in those
+                    if record.get("selection") == strategy and record.get("subnetwork_size") == size
+                ]
+                for strategy in STRATEGIES
+            ]
+            ax.errorbar(
+                [np.mean(shares) for shares in kept],
+                np.arange(len(STRATEGIES)) + 0.2 * (k - 1),
+                xerr=[np.std(shares) for shares in kept],
+                fmt=MARKERS[k],
+                color=COLOURS[k],
+                markersize=4,
+                elinewidth=1,
+                label=f"{SIZES.get(size, '')} ({size} weights)",
+            )
+        n_nets = len({record.get("seed") for record in those})
+        ax.set(xlim=(0, 1.05), title=f"{activation}, {n_nets} nets")
+    axes[0].set_yticks(range(len(STRATEGIES)), STRATEGIES)
+    axes[0].invert_yaxis()
+    figure.supxlabel(
+        "share of the full posterior's standard deviation that is kept in the gap: "
+        "mean ± standard deviation over the nets",
+        fontsize="medium",
+    )
+    axes[0].legend(loc="lower right", fontsize="small")
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
+def draw_bands(figure: Any, toy: Toy, net: NeuralNetRegressor, sizes: list[int]) -> None:
+    """Bands as in the paper: MAP, full, diagonal, and strategies by size."""
     grid = np.linspace(toy.X.min() - 0.6, toy.X.max() + 0.6, 300)[:, None]
     full = posterior(toy, net, subnetwork_size="all")
     n_weights = len(full.subnetwork_)
@@ -190,23 +224,35 @@ def draw(toy: Toy, net: NeuralNetRegressor, sizes: list[int], file: Path) -> Non
         for size in sizes:
             model = posterior(toy, net, selection=strategy, subnetwork_size=size)
             panels.append((f"{strategy}, {SIZES.get(size, '')} ({size})", model))
-    figure, axes = plt.subplots(4, 3, figsize=(10, 10), sharex=True, sharey=True)
-    mean = full.predict(grid)
-    for axis, (title, model) in zip(axes.flat, panels, strict=True):
-        std = 0 * mean if model is None else epistemic_std(model, grid)
-        for width, shade in ((2, 0.2), (1, 0.3)):
-            spread = width * np.hypot(std, toy.noise)
-            axis.fill_between(
-                grid[:, 0], mean - spread, mean + spread, color="C0", alpha=shade, lw=0
-            )
-        axis.plot(grid[:, 0], mean, color="C0", lw=1.5)
-        axis.plot(toy.X[:, 0], toy.y, ".", color="0.2", ms=2)
-        axis.set_title(title, fontsize=10)
-        axis.set(xlim=(grid[0, 0], grid[-1, 0]), ylim=(toy.y.min() - 4, toy.y.max() + 4))
-    figure.supxlabel("x")
-    figure.supylabel("y: mean, one and two predictive standard deviations")
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    axes = figure.subplots(4, 3, sharex=True, sharey=True)
+    mean, data = full.predict(grid), (toy.X[:, 0], toy.y)
+    for ax, (title, model) in zip(axes.flat, panels, strict=False):
+        only_noise = (mean, np.full(len(mean), toy.noise))
+        prediction = only_noise if model is None else model.predictive(grid)
+        PredictiveBandDisplay.from_predictions(grid[:, 0], prediction, data).plot(ax=ax)
+        lines = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+        ax.set(xlabel="", ylabel="", ylim=(toy.y.min() - 4, toy.y.max() + 4))
+        ax.set_title(title, fontsize="medium")
+    figure.supxlabel("x", fontsize="medium")
+    figure.supylabel("y", fontsize="medium")
+    figure.legend(*lines, loc="outside lower center", ncols=4, fontsize="small")
+
+
+def draw(
+    records: list[Any], toy: Toy, net: NeuralNetRegressor, sizes: list[int], file: Path
+) -> None:
+    """A summary of all nets above the bands of one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(9, 12), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1, 2.6])
+    draw_shares(upper, records, sizes)
+    draw_bands(lower, toy, net, sizes)
+    figure.savefig(file, dpi=100)
 
 
 def main() -> None:
@@ -219,9 +265,12 @@ def main() -> None:
     toys = {"matern": matern(Path(arguments.data))} if arguments.data else {}
     toys["tight"] = tight()
     if arguments.quick:
-        net = train(toys["tight"], nn.ReLU, 0, hidden=10)
-        for result in measure(toys["tight"], net, [12]):
-            print(result)
+        toy, size = toys["tight"], 12
+        net = train(toy, nn.ReLU, 0, hidden=10)
+        records = [{"activation": "ReLU", **result} for result in measure(toy, net, [size])]
+        print(*records, sep="\n")
+        with tempfile.TemporaryDirectory() as folder:
+            draw(records, toy, net, [size], Path(folder) / "selection_toy.png")
         return
     sizes, stem = list(SIZES), "selection_toy_results"
     raw = arguments.output / f"{stem}.jsonl"
@@ -233,8 +282,10 @@ def main() -> None:
     for toy in toys:
         lines += ["", f"## {toy}", "", table(records, toy, sizes)]
     (arguments.output / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    toy = next(iter(toys.values()))
-    draw(toy, train(toy, nn.ReLU, 0, 50), sizes, arguments.output / "selection_toy.png")
+    name, toy = next(iter(toys.items()))
+    of_toy = [record for record in records if record["toy"] == name]
+    picture = arguments.output / "selection_toy.png"
+    draw(of_toy, toy, train(toy, nn.ReLU, 0, 50), sizes, picture)
     print((arguments.output / f"{stem}.md").read_text())
 
 

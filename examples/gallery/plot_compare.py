@@ -4,7 +4,7 @@ Comparing models: same folds, proper scores, paired errors
 
 Is a posterior worth it on my table? ``compare`` fits any estimators on the same folds, scores every
 fit on the test rows of its fold and on shifted rows, and gives differences with their errors, which
-are much smaller than the errors of the scores themselves.
+can be much smaller than the errors of the scores themselves.
 """
 
 # %%
@@ -36,10 +36,11 @@ print(comparison)
 difference, error = comparison.difference()
 score = list(comparison.better).index("log loss")
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True, layout="constrained")
-for ax, name, mean, bar in zip(axes, comparison.sets, difference, error, strict=True):
+spread = ["standard error over 3 folds", "standard deviation over 3 fits"]
+for ax, name, mean, bar, what in zip(axes, comparison.sets, difference, error, spread, strict=True):
     ax.errorbar(mean[:, score], comparison.names, xerr=bar[:, score], fmt="o", color="#0072B2")
     ax.axvline(0, color="0.5", linewidth=0.8)
     ax.locator_params(axis="x", nbins=4)
-    ax.set(title=name, xlabel="log loss minus that of MAP (nats)\n± standard error over 3 folds")
+    ax.set(title=name, xlabel=f"log loss minus that of MAP (nats)\n± {what}")
 axes[0].invert_yaxis()
 plt.show()

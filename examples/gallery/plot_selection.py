@@ -69,7 +69,7 @@ for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
     ax.label_outer()
     ax.get_legend().remove()
 axes[0, 0].set_ylim(-3, 3)
-figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 # %%
 # Where the 78 weights of the search sit: rows of a map are the units of a layer.

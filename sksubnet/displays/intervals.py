@@ -263,7 +263,8 @@ class IntervalCoverageDisplay:
                 self._draw_coverage(ax, curve, by, label, drawn)
                 lower.plot(curve.x, curve.width, **drawn)
             ax.set_ylabel("targets inside")
-            lower.set(ylabel="mean width\n(units of y)", ylim=(0, None))
+            # widths that are all the same would have the end of the axis through them
+            lower.set(ylabel="mean width\n(units of y)", ylim=(0, 1.1 * lower.dataLim.ymax))
             place = "best" if by == "level" else "lower left"
             ax.legend(loc=place, title=self._legend_title(by), alignment="left")
             self.ax_, self.width_ax_, self.figure_ = ax, lower, ax.figure
