@@ -19,6 +19,7 @@ from sksubnet.estimators.base import (
     draw_seed,
     rows_of,
 )
+from sksubnet.estimators.blocks import Block, fit_in_blocks
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table
@@ -36,6 +37,7 @@ __all__ = [
     "BayesianNet",
     "BayesianNetClassifier",
     "BayesianNetRegressor",
+    "Block",
     "FittedNet",
     "Fold",
     "Form",
@@ -52,6 +54,7 @@ __all__ = [
     "cores",
     "criterion_weighted",
     "draw_seed",
+    "fit_in_blocks",
     "fitted_path",
     "in_jobs",
     "keep",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sksubnet.jacobian import evaluate, products
-from sksubnet.nets import Latent, NoiseNet
+from sksubnet.nets import Latent, NoiseNet, Packed
 from sksubnet.predictive import Gaussian, Likelihood, Predictive
 
 FORWARD_ROWS = 4096
@@ -54,6 +54,9 @@ class FittedNet:
         if self.noise is not None:
             facts.append("noise by row")
         return facts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "net": Packed(self.net)}
 
     @property
     def rows_per_batch(self) -> int:

@@ -30,14 +30,19 @@ def unseen(net: TrainedNet) -> Rows:
 
 def with_constant_noise(nets: list[TrainedNet]) -> list[TrainedNet]:
     """Give all nets one noise for all rows: the variance of the residuals of all unseen rows."""
-    rows = [_squared_residuals(net) for net in nets]
+    rows = [squared_residuals(net, unseen(net)) for net in nets]
     weights = torch.cat([part.weights for part in rows]).double()
     squared = torch.cat([part.y for part in rows]).double()
-    variance = (weights / weights.sum()) @ squared
     targets = torch.cat([unseen(net).y for net in nets]).double()
-    smallest = NOISE_FLOOR * (weights / weights.sum() @ targets.square()).clamp(min=NOISE_FLOOR)
-    likelihood = Gaussian(torch.maximum(variance, smallest).cpu())
+    shares = weights / weights.sum()
+    likelihood = constant_noise(shares @ squared, shares @ targets.square())
     return [replace(net, likelihood=likelihood) for net in nets]
+
+
+def constant_noise(squared: Tensor, second: Tensor) -> Gaussian:
+    """Noise of mean squared residuals (C,) and mean squared targets (C,)."""
+    smallest = NOISE_FLOOR * second.clamp(min=NOISE_FLOOR)
+    return Gaussian(torch.maximum(squared, smallest).cpu())
 
 
 def with_noise_by_row(
@@ -49,7 +54,7 @@ def with_noise_by_row(
     stops on those that its own net has not seen. Unless ``always``, only where that predicts these
     rows better than a constant by more than a standard error.
     """
-    residuals = [_squared_residuals(net) for net in nets]
+    residuals = [squared_residuals(net, unseen(net)) for net in nets]
     if not all(isinstance(rows.X, torch.Tensor) for rows in residuals):
         raise ValueError(
             "noise='input' needs a net that reads its rows as one tensor, but this one's data set "
@@ -68,9 +73,8 @@ def with_noise_by_row(
     return [with_noise_net(net, noise) for net, noise in zip(nets, found, strict=True)]
 
 
-def _squared_residuals(net: TrainedNet) -> Rows:
-    """Unseen rows with their squared residuals (N, C) as targets."""
-    rows = unseen(net)
+def squared_residuals(net: TrainedNet, rows: Rows) -> Rows:
+    """Rows with their squared residuals (N, C) as targets."""
     with torch.no_grad():
         squared = (rows.y - evaluate(net.latent, rows.X)).square()
     return replace(rows, y=squared)

@@ -15,7 +15,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold, draw_seed
+from sksubnet.estimators.base import (
+    BayesianNet,
+    InitialNet,
+    TrainedFold,
+    draw_seed,
+    shareable,
+)
 from sksubnet.estimators.fitted import FittedNet, mixed_moments
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
@@ -92,16 +98,18 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         if self.target_transform_ is not None:
             y = self.target_transform_.forward(y)
         mean = np.average(y, axis=0, weights=weights)
-        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
+        self._set_units(mean, np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights)))
+        return table.with_targets((y - self._y_mean) / self._y_scale)
+
+    def _set_units(self, mean: np.ndarray, spread: np.ndarray) -> None:
+        """Scale targets by their mean (C,) and standard deviation (C,), where they are scaled."""
         # A constant target has a spread of rounding error at most, and noise of that size.
         rounding = np.finfo(float).eps * 10 * np.abs(mean)
-        self._y_mean, self._y_scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
+        self._y_mean, self._y_scale = np.zeros(len(mean)), np.ones(len(mean))
         if self._scales_targets():
             self._y_mean = mean
             self._y_scale = np.maximum(spread, np.maximum(rounding, SMALLEST_SCALE))
         self._unit_variance = np.where(spread > rounding, (spread / self._y_scale) ** 2, 0.0)
-        scaled = (y - self._y_mean) / self._y_scale
-        return table.with_targets(scaled)
 
     def _new_rows(self, X: Any, y: Any, sample_weight: Any) -> Table:
         """Validate rows for an update, and give their targets as those of fit were given."""
@@ -114,7 +122,7 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
                 f"y has {y.shape[1]} targets, but those of fit had {len(self._y_scale)}."
             )
         table = Table.of(X, y, weights)
-        self._likelihood.check_targets(torch.as_tensor(table.y))
+        self._likelihood.check_targets(torch.as_tensor(shareable(table.y)))
         y = table.y
         if self.target_transform_ is not None:
             y = self.target_transform_.forward(y)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from sksubnet.estimators.base import as_read, criterion_weighted, rows_of
+from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.linearised import LinearisedNet
 from sksubnet.jacobian import Turn
@@ -19,7 +20,7 @@ ONE_UPDATE = Turn()
 """Two updates of an estimator at once would each begin with the same posterior, and one be lost."""
 
 
-def read_rows(net: LinearisedNet, table: Table) -> Rows:
+def read_rows(net: FittedNet, table: Table) -> Rows:
     """Rows as a net reads them, with its class weights and its noise at each."""
     rows = criterion_weighted(as_read(rows_of(net.latent, table), net.net), net.net.criterion_)
     if net.noise is None:

@@ -18,6 +18,7 @@ from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
 from sksubnet.nets.keeping import Packed, keepable_copy, make_keepable
+from sksubnet.nets.loading import BlockedRows
 from sksubnet.nets.modules import Training, load
 from sksubnet.nets.named_inputs import NamedInputs
 from sksubnet.nets.noise import NoiseNet, fit_noise
@@ -39,6 +40,7 @@ from sksubnet.nets.training import (
     fit_net,
     has_logits,
     has_module_instance,
+    held_out_share,
     hold_out,
     is_frozen,
     learning_rates,
@@ -49,6 +51,7 @@ __all__ = [
     "PLAIN",
     "UNSEEN",
     "Bins",
+    "BlockedRows",
     "Encoding",
     "Inputs",
     "KeptNet",
@@ -84,6 +87,7 @@ __all__ = [
     "gives_probabilities",
     "has_logits",
     "has_module_instance",
+    "held_out_share",
     "hold_out",
     "inputs_of",
     "is_frozen",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,59 @@ class RowDataset(Dataset):
             yield self.X[index], self.y[index]
         if self.batch_weights is not None:
             self.batch_weights.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class BlockedRows:
+    """Many rows that are read a block at a time; of ``None`` there is nothing to train on.
+
+    The ``sample`` stands for them where single rows are looked at.
+    """
+
+    sample: Rows
+    n_rows: int
+    n_blocks: int
+    read: Callable[[int], Rows | None]
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights of the sample."""
+        return self.sample.weights
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the inputs of a row."""
+        return self.sample.shape
+
+
+class BlockDataset(RowDataset):
+    """skorch's dataset over blocks: in an order at random, and so are the rows of each."""
+
+    def __init__(
+        self, rows: BlockedRows, generator: torch.Generator, batch_weights: BatchWeights | None
+    ) -> None:
+        super().__init__(rows.sample, generator, batch_weights)
+        self.blocks = rows
+
+    def __len__(self) -> int:
+        return self.blocks.n_rows
+
+    def batches(self, batch_size: int, shuffle: bool, drop_last: bool) -> Iterator[Any]:
+        """Yield ``(X, y)``; a batch is of one block."""
+        order = torch.arange(self.blocks.n_blocks)
+        if shuffle:
+            order = torch.randperm(self.blocks.n_blocks, generator=self.generator)
+        for index in order.tolist():
+            rows = self.blocks.read(index)
+            if rows is None:
+                continue
+            block = RowDataset(rows, self.generator, self.batch_weights)
+            yield from block.batches(
+                len(block) if batch_size < 0 else batch_size, shuffle, drop_last
+            )
 
 
 class RowLoader:

@@ -22,10 +22,12 @@ from sksubnet.jacobian import products, threads_for
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
 from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, draws_nothing
 from sksubnet.nets.guard import check_threshold
-from sksubnet.nets.inputs import PLAIN_LOADER_OPTIONS, overridden
+from sksubnet.nets.inputs import PLAIN_LOADER_OPTIONS, hooks, overridden
 from sksubnet.nets.interruption import fit_until_stopped
 from sksubnet.nets.keeping import keepable_copy
 from sksubnet.nets.loading import (
+    BlockDataset,
+    BlockedRows,
     RowDataset,
     RowLoader,
     WeightedDataset,
@@ -138,7 +140,22 @@ def hold_out(
     return everything
 
 
-def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomStream) -> Training:
+def held_out_share(net: NeuralNet) -> float | None:
+    """Share of the rows that a net holds out to stop on; ``None`` where it holds out none."""
+    split = net.train_split
+    if isinstance(split, ValidSplit) and isinstance(split.cv, int | float):
+        return split.cv if split.cv < 1 else 1 / split.cv
+    if _splits_rows(split):
+        raise ValueError(
+            "The net's train_split needs all rows in one place; for rows in blocks use a share of "
+            "them, such as ValidSplit(0.2), or train_split=None."
+        )
+    return None
+
+
+def fit_net(
+    net: NeuralNet, train: Rows | BlockedRows, held_out: Rows | None, stream: RandomStream
+) -> Training:
     """Train an initialised net in place, with its own loss, optimiser, callbacks and loaders.
 
     What training needs of ours is lent to the net and taken back: see ``_lent``.
@@ -151,6 +168,12 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
             of_rows: Any = partial(
                 RowDataset, generator=generator, batch_weights=weights if weighted else None
             )
+        elif isinstance(train, BlockedRows):
+            raise ValueError(
+                "Rows in blocks are for nets that read rows as skorch does by default, but this "
+                f"one has {', '.join(hooks(net))} of its own. Train it first, and pass "
+                "FrozenEstimator(net)."
+            )
         else:
             loaders = {}
             of_rows = partial(_user_dataset, net)
@@ -159,7 +182,10 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
                 for name in ("iterator_train", "iterator_valid"):
                     loaders[name] = partial(WeightedLoader, getattr(net, name))
         loans.enter_context(threads_for(_work_of_batch(net, train)))
-        dataset = of_rows(train)
+        if isinstance(train, BlockedRows):
+            dataset = BlockDataset(train, generator, weights if weighted else None)
+        else:
+            dataset = of_rows(train)
         if held_out is not None and _splits_rows(net.train_split):
             loaders["train_split"] = predefined_split(of_rows(held_out))
         loans.enter_context(_lent(net, **loaders))
@@ -179,7 +205,7 @@ def fit_net(net: NeuralNet, train: Rows, held_out: Rows | None, stream: RandomSt
     return outcome(net)
 
 
-def _work_of_batch(net: NeuralNet, rows: Rows) -> int:
+def _work_of_batch(net: NeuralNet, rows: Rows | BlockedRows) -> int:
     """Count the products of weights and rows of a batch."""
     n_rows = len(rows) if net.batch_size == -1 else min(net.batch_size, len(rows))
     return products(whole_module(net), n_rows, rows.shape)

@@ -22,7 +22,12 @@ from sksubnet.posterior.curvature import (
 from sksubnet.posterior.diagonal import DiagonalPosterior
 from sksubnet.posterior.gaussian import GaussianPosterior
 from sksubnet.posterior.kernel import KernelPosterior
-from sksubnet.posterior.kinds import Posterior, factorised, subnetwork_curvature
+from sksubnet.posterior.kinds import (
+    Posterior,
+    block_curvature,
+    factorised,
+    subnetwork_curvature,
+)
 from sksubnet.posterior.memory import (
     MEMORY_BUDGET,
     check_curvature_fits,
@@ -55,6 +60,7 @@ __all__ = [
     "ShiftedCholesky",
     "Tuned",
     "batches",
+    "block_curvature",
     "check_curvature_fits",
     "check_joint_covariance_fits",
     "factorised",

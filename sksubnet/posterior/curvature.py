@@ -81,6 +81,17 @@ class Curvature:
         outputs, rows = jacobian(model, plan, X)
         return outputs.double().cpu(), rows.cpu()
 
+    def __add__(self, other: Curvature) -> Curvature:
+        """Curvature of the rows of both, where neither keeps factors."""
+        sums = (
+            None if one is None or two is None else one + two
+            for one, two in ((self.matrix, other.matrix), (self.diagonal, other.diagonal))
+        )
+        matrix, diagonal = sums
+        log_likelihood = self.log_likelihood + other.log_likelihood
+        n_rows = self.n_rows + other.n_rows
+        return Curvature(log_likelihood, n_rows, matrix=matrix, diagonal=diagonal)
+
     def eigendecomposition(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues (R,) and basis (S, R) of the GGN.
 

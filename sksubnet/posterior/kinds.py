@@ -112,6 +112,20 @@ def subnetwork_curvature(
     return ggn(trained, plan, rows, dtype=dtype, **options)
 
 
+def block_curvature(
+    trained: TrainedNet,
+    plan: JacobianPlan,
+    indices: Tensor,
+    *,
+    covariance: str,
+    batch_size: int | None = None,
+) -> Curvature:
+    """GGN of the weights at ``indices`` (S,) over some of many training rows, ready to be added."""
+    if covariance == "diag":
+        return ggn_diagonal(trained, trained.train, batch_size=batch_size).part(indices)
+    return ggn(trained, plan, trained.train, batch_size=batch_size)
+
+
 def factorised(mean: Tensor, curvature: Curvature) -> Posterior:
     """Posterior around ``mean`` (S,), on the CPU: factorised once, or for each prior of many."""
     if curvature.diagonal is not None:
