@@ -545,13 +545,15 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
         """Validate rows and give them in batches, as the net reads them."""
-        nets, inputs = self._nets(), self._inputs(X)
+        nets, rows = self._nets(), self._check_rows(X, reset=False)
         step = step or min(net.rows_per_batch for net in nets)
-        first = nets[0]
-        work = max(net.work(min(step, len(inputs)), inputs.shape[1:]) for net in nets)
+        first, width = nets[0], self._as_inputs(rows[:1]).shape[1:]
+        work = max(net.work(min(step, len(rows)), width) for net in nets)
         with cores(self.n_jobs), threads_for(work):
-            for start in range(0, len(inputs), step):
-                yield read(inputs[start : start + step], first.net, first.latent)
+            for start in range(0, len(rows), step):
+                # One batch at a time, for categories take many inputs each.
+                inputs = self._as_inputs(rows[start : start + step])
+                yield read(inputs, first.net, first.latent)
 
     def _nets(self) -> list[Any]:
         """Nets that predict."""
