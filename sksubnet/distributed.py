@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sksubnet.estimators import Block, SubnetLaplace, fit_in_blocks
+from sksubnet.jacobian import torch_threads
 
 __all__ = ["fit", "predict"]
 
@@ -202,7 +203,8 @@ class _Held:
 
 
 def _applied(held: _Held, index: int, block: Block) -> Any:
-    return held.function(index, block)
+    with torch_threads(1):  # the blocks are what splits the work
+        return held.function(index, block)
 
 
 def _combined(combine: Callable[[Any, Any], Any], results: list[Any]) -> Any:

@@ -178,8 +178,6 @@ def test_what_needs_all_rows_is_refused(of_targets):
     X_blocks, y_blocks = blocks(X), blocks(Y)
     with pytest.raises(ValueError, match="cv=3"):
         fit(SubnetLaplaceRegressor(cv=3), X_blocks, y_blocks)
-    with pytest.raises(ValueError, match="noise='input'"):
-        fit(SubnetLaplaceRegressor(noise="input"), X_blocks, y_blocks)
     with pytest.raises(TypeError, match="MAPRegressor"):
         fit(MAPRegressor(), X_blocks, y_blocks)
     with pytest.raises(TypeError, match="ndarray is no dask array"):

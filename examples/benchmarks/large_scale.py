@@ -4,22 +4,25 @@
     python examples/benchmarks/large_scale.py all       # every weight of a net with 100 000
     python examples/benchmarks/large_scale.py resnet    # 42 438 of the 11 million of a ResNet-18
     python examples/benchmarks/large_scale.py greedy    # the search: 1000 of 10**5, 10**4 of 10**7
-    python examples/benchmarks/large_scale.py --quick   # all four, tiny, only to see that they run
+    python examples/benchmarks/large_scale.py file      # 2 * 10**6 rows of 30 columns in a file
+    python examples/benchmarks/large_scale.py --quick   # all five, tiny, only to see that they run
 
-Memory is the peak of a step beyond what the process held before it, so beyond the data and the net.
+Memory is the peak of a step beyond what the process held before it, so beyond the data and the net,
+and for the file beyond its pages.
 `resnet --data DIR` (or the environment variable SKSUBNET_DATA) takes MNIST from DIR/img_mnist.npz;
 without it the images are noise, which costs the same.
 """
 
 import argparse
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import in_child, measured
+from measure import in_child, measured, measured_beyond_files
 from sklearn.datasets import make_moons
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
@@ -107,6 +110,35 @@ def fit_rows(threads: int, n_rows: int, n_weights: int) -> str:
     return f"{n_rows:>9} rows, data {X.nbytes / 2**20:5.0f} MiB    {report(model, X, y)}"
 
 
+def fit_file(threads: int, n_rows: int, n_weights: int, dtype: str) -> str:
+    """Rows of a file that is mapped into memory: a small net, a subnetwork at random, the classes.
+
+    The file is written and read by parts, so that nothing holds all of it.
+    """
+    limit_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        path, shape = Path(folder) / "rows", (n_rows, 30)
+        written = np.memmap(path, dtype=dtype, mode="w+", shape=shape)
+        y = np.empty(n_rows, dtype=np.int64)
+        for start in range(0, n_rows, 50_000):
+            stop = min(start + 50_000, n_rows)
+            values = np.random.default_rng(start).standard_normal((stop - start, 30))
+            written[start:stop], y[start:stop] = values, values[:, 0] * values[:, 1] > 0
+        written.flush()
+        del written
+        X = np.memmap(path, dtype=dtype, mode="r", shape=shape)
+        net = NeuralNetClassifier(MLP, max_epochs=1, batch_size=4096, **NET)
+        model = SubnetLaplaceClassifier(net, subnetwork_size=n_weights, selection="random")
+        model.set_params(random_state=0)
+        with warnings.catch_warnings(), measured_beyond_files() as fit:
+            warnings.simplefilter("ignore")
+            model.fit(X, y)
+        with measured_beyond_files() as prediction:
+            model.predict_proba(X)
+        size = f"{n_rows:>9} rows of {dtype}, file {X.nbytes / 2**20:5.0f} MiB"
+        return f"{size}    fit {fit}    predict_proba {prediction}"
+
+
 def fit_all(threads: int, n_rows: int, hidden: int) -> str:
     """Full-network Laplace with full covariance."""
     limit_threads(threads)
@@ -175,7 +207,7 @@ def limit_threads(threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["rows", "all", "resnet", "greedy"])
+    parser.add_argument("part", nargs="?", choices=["rows", "all", "resnet", "greedy", "file"])
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=500, help="rows of the ResNet-18's data")
@@ -185,6 +217,7 @@ def main() -> None:
     runs: dict[str, list[tuple[Any, ...]]] = {
         "rows": [(fit_rows, n, 500) for n in (125_000, 250_000, 500_000, 1_000_000)],
         "all": [(fit_all, 1000, 310)],
+        "file": [(fit_file, 2_000_000, 200, dtype) for dtype in ("float32", "float64")],
         "resnet": [
             (fit_resnet, arguments.images, RESNET_WEIGHTS, 64, arguments.epochs, arguments.data)
         ],
@@ -197,6 +230,7 @@ def main() -> None:
         runs = {
             "rows": [(fit_rows, 200, 50)],
             "all": [(fit_all, 100, 16)],
+            "file": [(fit_file, 300, 20, "float32")],
             "resnet": [(fit_resnet, 20, 300, 4, 1, None)],
             "greedy": [(fit_greedy, 100, 16, 20), (fit_resnet, 20, 30, 4, 1, None, True)],
         }

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,25 @@ def measured() -> Iterator[Cost]:
     yield cost
     cost.seconds = time.perf_counter() - start
     cost.mebibytes = (peak() - before) / 1024
+
+
+@contextmanager
+def measured_beyond_files() -> Iterator[Cost]:
+    """Measure a block, in memory that is no page of a file: looked at every few milliseconds."""
+    cost, before, ended = Cost(), _status("RssAnon"), threading.Event()
+    most = [before]
+
+    def look() -> None:
+        while not ended.wait(0.005):
+            most.append(max(most.pop(), _status("RssAnon")))
+
+    watch, start = threading.Thread(target=look, daemon=True), time.perf_counter()
+    watch.start()
+    yield cost
+    cost.seconds = time.perf_counter() - start
+    ended.set()
+    watch.join()
+    cost.mebibytes = (most[0] - before) / 1024
 
 
 def seconds(run: Callable[[], Any]) -> float:

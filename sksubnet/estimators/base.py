@@ -78,6 +78,12 @@ from sksubnet.predictive import (
     pick_components,
 )
 
+LARGE_TABLE = 2**25
+"""Numbers of an array above which it is read in parts, for it may not fit the memory."""
+
+PART_NUMBERS = 2**22
+"""Numbers of such a part of an array that is predicted."""
+
 CHECKED_ROWS = 8
 """Rows whose predictions by a user's net are compared with ours before it is trained."""
 
@@ -545,15 +551,18 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
 
     def _batches(self, X: Any, step: int | None = None) -> Iterator[Inputs]:
         """Validate rows and give them in batches, as the net reads them."""
-        nets, rows = self._nets(), self._check_rows(X, reset=False)
+        nets = self._nets()
         step = step or min(net.rows_per_batch for net in nets)
-        first, width = nets[0], self._as_inputs(rows[:1]).shape[1:]
-        work = max(net.work(min(step, len(rows)), width) for net in nets)
-        with cores(self.n_jobs), threads_for(work):
-            for start in range(0, len(rows), step):
-                # One batch at a time, for categories take many inputs each.
-                inputs = self._as_inputs(rows[start : start + step])
-                yield read(inputs, first.net, first.latent)
+        first = nets[0]
+        for part in _parts(X, step):
+            rows = self._check_rows(part, reset=False)
+            width = self._as_inputs(rows[:1]).shape[1:]
+            work = max(net.work(min(step, len(rows)), width) for net in nets)
+            with cores(self.n_jobs), threads_for(work):
+                for start in range(0, len(rows), step):
+                    # One batch at a time, for categories take many inputs each.
+                    inputs = self._as_inputs(rows[start : start + step])
+                    yield read(inputs, first.net, first.latent)
 
     def _nets(self) -> list[Any]:
         """Nets that predict."""
@@ -652,6 +661,16 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
     ) -> Tensor:
         """Draws (N, C, n_samples) of one net."""
         return net.functions(batches, n_samples, generator)
+
+
+def _parts(X: Any, step: int) -> Iterator[Any]:
+    """Cut a large array, which may be a file, into parts of whole batches."""
+    if not isinstance(X, np.ndarray) or X.ndim < 2 or X.size <= LARGE_TABLE:
+        yield X
+        return
+    n_rows = step * max(1, PART_NUMBERS // (step * max(1, X[:1].size)))
+    for start in range(0, len(X), n_rows):
+        yield X[start : start + n_rows]
 
 
 def tensor_of(array: np.ndarray, latent: Latent) -> Tensor:

@@ -8,26 +8,35 @@ is trained by reading the blocks in turn.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import check_array, check_consistent_length
 from torch import Tensor
 
-from sksubnet.estimators.base import InitialFold, InitialNet, TrainedFold, draw_seed, rows_of
+from sksubnet.estimators.base import (
+    LARGE_TABLE,
+    InitialFold,
+    InitialNet,
+    TrainedFold,
+    draw_seed,
+    rows_of,
+)
 from sksubnet.estimators.curved import Curved, CurvedNet, with_unseen_rows
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet
 from sksubnet.estimators.folds import Fold, Table
 from sksubnet.estimators.jobs import cores, work_of_batch
-from sksubnet.estimators.noise import constant_noise, squared_residuals, with_constant_noise
+from sksubnet.estimators.noise import constant_noise, squared_residuals
 from sksubnet.estimators.regressor import BayesianNetRegressor
-from sksubnet.estimators.subnet import HELD_OUT_RULES, SubnetLaplace
+from sksubnet.estimators.table_kinds import plain_targets
 from sksubnet.estimators.updating import read_rows
-from sksubnet.jacobian import JacobianPlan, threads_for, torch_threads
+from sksubnet.jacobian import JacobianPlan, threads_for
 from sksubnet.nets import (
     BlockedRows,
     Rows,
@@ -37,10 +46,20 @@ from sksubnet.nets import (
     held_out_share,
     is_frozen,
     load,
+    trains_in_blocks,
 )
 from sksubnet.posterior import Curvature, batches, block_curvature, factorised, plan_for
 from sksubnet.predictive import Gaussian
 from sksubnet.selection import candidate_mask, effects
+
+if TYPE_CHECKING:
+    from sksubnet.estimators.subnet import SubnetLaplace
+
+BLOCK_NUMBERS, MOST_OF_PIECE = 2**22, 1024
+"""Numbers of a block of a large array, and most consecutive rows in it."""
+
+SAMPLE_ROWS = 20_000
+"""Rows of the sample of such an array, and most rows that are held out."""
 
 T = TypeVar("T")
 
@@ -82,6 +101,48 @@ class RowBlocks(Protocol):
         """Apply a function to the number of each block and to the block; combine the results."""
 
 
+@dataclass(frozen=True, eq=False)
+class ArrayBlocks:
+    """Blocks of arrays that may be files, each of pieces from everywhere in them.
+
+    So that a block has rows of all kinds, whatever the order of the rows.
+    """
+
+    whole: Block
+    n_blocks: int
+    piece: int
+
+    @classmethod
+    def of(cls, X: np.ndarray, y: Any, weights: Any) -> ArrayBlocks:
+        """Cut rows into blocks."""
+        check_consistent_length(X, y, weights)
+        per_row = max(1, X[:1].size)
+        piece = max(1, min(MOST_OF_PIECE, BLOCK_NUMBERS // per_row))
+        n_blocks = max(1, min(-(-X.size // BLOCK_NUMBERS), -(-len(X) // piece)))
+        targets = np.asarray(plain_targets(y))
+        weights = None if weights is None else np.asarray(weights)
+        return cls(Block(np.asarray(X), targets, weights), n_blocks, piece)
+
+    def __len__(self) -> int:
+        return self.n_blocks
+
+    def read(self, index: int) -> Block:
+        """Copy the rows of one block."""
+        starts = range(index * self.piece, len(self.whole), self.n_blocks * self.piece)
+        return Block(
+            *(
+                part if part is None else np.concatenate([part[i : i + self.piece] for i in starts])
+                for part in vars(self.whole).values()
+            )
+        )
+
+    def reduced(self, function: Callable[[int, Block], T], combine: Callable[[T, T], T]) -> T:
+        """Apply a function to one block after the other, and combine the results."""
+        return functools.reduce(
+            combine, (function(index, self.read(index)) for index in range(self.n_blocks))
+        )
+
+
 @dataclass(frozen=True)
 class Split:
     """Which rows of a block are held out, and which are in the sample, at random by its number."""
@@ -112,6 +173,13 @@ class Facts:
     def of(cls, index: int, block: Block, *, classify: bool) -> Facts:
         """Facts of one block."""
         weights = _weights(block)
+        check_array(
+            weights,
+            ensure_2d=False,
+            ensure_non_negative=True,
+            input_name="sample_weight",
+            ensure_min_samples=0,
+        )
         of_class = {}
         if classify and np.ndim(block.y) == 1:
             labels, first, codes = np.unique(block.y, return_index=True, return_inverse=True)
@@ -207,6 +275,8 @@ def fit_in_blocks(estimator: SubnetLaplace, blocks: RowBlocks, sample_rows: int)
     check_options(model)
     seed, classify = draw_seed(model.random_state), is_classifier(model)
     facts = blocks.reduced(partial(Facts.of, classify=classify), Facts.joined)
+    if not facts.weight:
+        raise ValueError("sample_weight is zero for every row; at least 2 rows need a weight.")
     if classify and model.get_params()["class_weight"] == "balanced":
         model.set_params(class_weight=_balanced(facts))
     share = min(1.0, sample_rows / facts.n_rows)
@@ -223,13 +293,26 @@ def fit_in_blocks(estimator: SubnetLaplace, blocks: RowBlocks, sample_rows: int)
             _train(start, table, Reader(model, _as_fitted(initial, seed), split), blocks, facts)
         trained = model._trained_net(start, table)
         reader = Reader(model, _as_fitted(replace(initial, latent=trained.latent), seed), split)
-        trained = _with_constant_noise(model, trained, reader, blocks)
-        reader = replace(reader, net=replace(reader.net, likelihood=trained.likelihood))
+        trained = _with_noise(model, TrainedFold(initial, trained, np.arange(0)), reader, blocks)
+        noisy = replace(reader.net, likelihood=trained.likelihood, noise=trained.noise)
+        reader = replace(reader, net=noisy)
         curved = _curved(model, TrainedFold(initial, trained, np.arange(0)), reader, blocks)
         with cores(model.n_jobs), threads_for(curved.work):
             model._infer([curved], table, seed)
     model._is_fitted = True
     return model.set_params(**params)
+
+
+def is_for_blocks(model: SubnetLaplace, X: Any, groups: Any) -> bool:
+    """Whether the rows are so many that they are fitted in blocks, and nothing speaks against."""
+    if not (isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and X.size > LARGE_TABLE):
+        return False
+    one_net = model.cv is None or (isinstance(model.cv, str) and model.cv == "auto")
+    kept_apart = groups is not None or model.memory is not None or model._sizes is not None
+    transform = getattr(model, "target_transform", None)
+    if not one_net or kept_apart or not (transform is None or isinstance(transform, str)):
+        return False
+    return model._tabular is not None or is_frozen(model.net) or trains_in_blocks(model.net)
 
 
 def check_options(model: SubnetLaplace) -> None:
@@ -238,9 +321,6 @@ def check_options(model: SubnetLaplace) -> None:
     if model.cv not in (None, "auto"):
         raise ValueError(f"cv={model.cv!r} is for rows in one place; rows in blocks take cv=None.")
     model.cv = None
-    noise = getattr(model, "noise", None)
-    if isinstance(noise, str) and noise == "input":
-        raise ValueError("noise='input' is for rows in one place; use 'constant' or a number.")
     if getattr(model, "target_transform", None) not in (None, "log"):
         raise ValueError("target_transform is fitted on rows in one place; use 'log' or None.")
 
@@ -253,7 +333,7 @@ def held_out_fraction(model: SubnetLaplace) -> float:
             return share
     is_tuned = isinstance(getattr(model, "noise", 0.0), str)
     rule = model.prior_precision
-    needed = rule in HELD_OUT_RULES or (rule != "evidence" and is_tuned)
+    needed = rule != "evidence" and (isinstance(rule, str) or is_tuned)
     return model.validation_fraction if needed else 0.0
 
 
@@ -298,17 +378,16 @@ def _train(
         load(net, fit_net(net, rows, held_out, start.initial.stream))
 
 
-def _with_constant_noise(
-    model: SubnetLaplace, trained: TrainedNet, reader: Reader, blocks: RowBlocks
+def _with_noise(
+    model: SubnetLaplace, fold: TrainedFold, reader: Reader, blocks: RowBlocks
 ) -> TrainedNet:
-    """Give a regression net its noise: as given, or by the residuals of unseen or else all rows."""
-    if not isinstance(model, BayesianNetRegressor) or not isinstance(model._likelihood, Gaussian):
+    """Give a regression net its noise; a constant one by all rows where none are held out."""
+    trained = model._with_noise([fold])[0].trained
+    is_given = not isinstance(getattr(model, "noise", None), str)
+    if is_given or not isinstance(trained.likelihood, Gaussian):
         return trained
-    given = model._noise_variance()
-    if given is not None:
-        return replace(trained, likelihood=Gaussian(torch.as_tensor(given)))
-    if trained.held_out is not None:
-        return with_constant_noise([trained])[0]
+    if trained.held_out is not None or trained.noise is not None:
+        return trained
     found = blocks.reduced(partial(_residuals, reader), _added)
     assert found is not None
     weight, squared, second = found
@@ -332,7 +411,8 @@ def _curved(
         candidates = candidate_mask(trained.module, model.candidates)
         ((energy, n_inert),) = effects(trained, plan, places, candidates)
         step = partial(_curvature, reader, plan, indices, model.covariance, model.batch_size)
-        curvature = blocks.reduced(step, _added)
+        with cores(model.n_jobs), threads_for(work_of_batch(trained, len(indices))):
+            curvature = blocks.reduced(step, _added)
         assert curvature is not None
         part = Curved(
             subnetwork=replace(subnetwork, n_inert=n_inert),
@@ -358,25 +438,23 @@ def _curvature(
     index: int,
     block: Block,
 ) -> Curvature | None:
-    with torch_threads(1):  # blocks are what splits the work
-        trained = reader.trained(index, block)
-        if trained is None:
-            return None
-        return block_curvature(trained, plan, indices, covariance=covariance, batch_size=batch_size)
+    trained = reader.trained(index, block)
+    if trained is None:
+        return None
+    return block_curvature(trained, plan, indices, covariance=covariance, batch_size=batch_size)
 
 
 def _residuals(reader: Reader, index: int, block: Block) -> Sums | None:
-    with torch_threads(1):
-        trained = reader.trained(index, block)
-        if trained is None:
-            return None
-        total = Sums(0.0, torch.zeros(()), torch.zeros(()))
-        for rows in batches(trained.train, FORWARD_ROWS):
-            weights = rows.weights.double().cpu()
-            squared = squared_residuals(trained, rows).y.double().cpu()
-            second = weights @ rows.y.double().cpu().square()
-            total = total + Sums(float(weights.sum()), weights @ squared, second)
-        return total
+    trained = reader.trained(index, block)
+    if trained is None:
+        return None
+    total = Sums(0.0, torch.zeros(()), torch.zeros(()))
+    for rows in batches(trained.train, FORWARD_ROWS):
+        weights = rows.weights.double().cpu()
+        squared = squared_residuals(trained, rows).y.double().cpu()
+        second = weights @ rows.y.double().cpu().square()
+        total = total + Sums(float(weights.sum()), weights @ squared, second)
+    return total
 
 
 def _moments(model: BayesianNetRegressor, index: int, block: Block) -> Moments:

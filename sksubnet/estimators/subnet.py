@@ -30,6 +30,12 @@ from sksubnet.estimators.base import (
     rows_of,
     tensor_of,
 )
+from sksubnet.estimators.blocks import (
+    SAMPLE_ROWS,
+    ArrayBlocks,
+    fit_in_blocks,
+    is_for_blocks,
+)
 from sksubnet.estimators.curved import MIN_ROWS_TO_TUNE, Curved, CurvedNet, curved_parts
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
@@ -143,7 +149,19 @@ class SubnetLaplace(BayesianNet):
         ------
         ValueError
             If the data, the net or an option do not fit together; the message says which.
+
+        Notes
+        -----
+        An array of more than 2²⁵ numbers, such as a :class:`numpy.memmap` that is larger than the
+        memory, is read in blocks where there is one net: its curvature is the sum over all, and
+        the selection and the tuning look at a sample of rows, as in :mod:`sksubnet.distributed`.
         """
+        if is_for_blocks(self, X, groups):
+            fitted = fit_in_blocks(self, ArrayBlocks.of(X, y, sample_weight), SAMPLE_ROWS)
+            params = self.get_params(deep=False)
+            found = {name: value for name, value in vars(fitted).items() if name not in params}
+            self.__dict__.update(found)
+            return self
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
         with torch.inference_mode(False):  # in which nothing can be trained

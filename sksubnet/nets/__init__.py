@@ -45,6 +45,7 @@ from sksubnet.nets.training import (
     is_frozen,
     learning_rates,
     prepare,
+    trains_in_blocks,
 )
 
 __all__ = [
@@ -103,5 +104,6 @@ __all__ = [
     "prepare",
     "resolved",
     "take_rows",
+    "trains_in_blocks",
     "write_whole",
 ]

@@ -140,6 +140,15 @@ def hold_out(
     return everything
 
 
+def trains_in_blocks(net: Any) -> bool:
+    """Whether a net of the user's can be trained on rows that are read a block at a time."""
+    if not isinstance(net, NeuralNet) or not _loads_plainly(net):
+        return False
+    split = net.train_split
+    shares = isinstance(split, ValidSplit) and isinstance(split.cv, int | float)
+    return shares or not _splits_rows(split)
+
+
 def held_out_share(net: NeuralNet) -> float | None:
     """Share of the rows that a net holds out to stop on; ``None`` where it holds out none."""
     split = net.train_split
