@@ -108,7 +108,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, show progress bars for long loops.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -324,7 +325,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, show progress bars for long loops.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

@@ -74,11 +74,13 @@ class DeepEnsemble(BayesianNet):
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_members)
         member = self._reading_codes(self._member())
         rows = self._rows_of_members(table)
-        calls = [(member, *rows, int(seed)) for seed in seeds]
-        self.estimators_ = in_jobs(
-            _fit_member, calls, self.n_jobs, shown_as="members" if self.verbose > 0 else ""
-        )
+        members = [clone(member).set_params(random_state=int(seed)) for seed in seeds]
+        calls = [(each, *rows) for each in members]
+        self.estimators_ = in_jobs(_fitted, calls, self.n_jobs, name="member", fits=members)
         return self
+
+    def _n_tasks(self) -> int:
+        return self.n_members
 
     def _member(self) -> BayesianNet:
         """Return an unfitted member."""
@@ -163,10 +165,8 @@ class DeepEnsemble(BayesianNet):
         raise NotImplementedError
 
 
-def _fit_member(
-    member: BayesianNet, X: np.ndarray, y: np.ndarray, weights: np.ndarray, seed: int
-) -> BayesianNet:
-    fitted: BayesianNet = clone(member).set_params(random_state=seed).fit(X, y, weights)
+def _fitted(member: BayesianNet, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> BayesianNet:
+    fitted: BayesianNet = member.fit(X, y, weights)
     return fitted
 
 
@@ -203,7 +203,7 @@ class DeepEnsembleClassifier(BayesianNetClassifier, DeepEnsemble):
         Members that are fitted at once, in jobs of joblib with a share of the cores each; ``None``
         is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
     verbose : int, default=0
-        Show a progress bar over the members.
+        1 shows a bar of the whole fit.
     random_state : int, RandomState or None, default=None
         Seed of the members' seeds; the global states of torch and NumPy stay as they are.
 
@@ -348,7 +348,7 @@ class DeepEnsembleRegressor(BayesianNetRegressor, DeepEnsemble):
         Members that are fitted at once, in jobs of joblib with a share of the cores each; ``None``
         is 1 unless in a :obj:`joblib.parallel_config` context, -1 is all cores.
     verbose : int, default=0
-        Show a progress bar over the members.
+        1 shows a bar of the whole fit.
     random_state : int, RandomState or None, default=None
         Seed of the members' seeds; the global states of torch and NumPy stay as they are.
 

@@ -27,6 +27,7 @@ from sksubnet.jacobian import threads_for
 from sksubnet.nets import Latent, TrainedNet, make_keepable
 from sksubnet.posterior import tuned_noise
 from sksubnet.predictive import Mixture, Predictive, pick_components, predictive_of
+from sksubnet.progress import task
 
 
 class Draws(Protocol):
@@ -84,6 +85,9 @@ class NetDraws(BayesianNet):
 
     folds_: list[DrawnNet]
 
+    def _n_tasks(self) -> int:
+        return 2 + self._may_have_noise_net()
+
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -116,7 +120,8 @@ class NetDraws(BayesianNet):
         with torch.inference_mode(False):  # in which nothing can be trained
             trained = list(self._trained_nets(table, seed, needed=self._noise_is_tuned()))
             trained = self._with_noise(trained)
-            drawn = self._draws(trained)
+            with task("draws", len(trained)):
+                drawn = self._draws(trained)
             work = max(work_of_batch(net.trained) for net in trained)
             with cores(self.n_jobs), threads_for(work):
                 nets = [self._drawn_net(*net) for net in zip(trained, drawn, strict=True)]
@@ -146,8 +151,12 @@ class NetDraws(BayesianNet):
 
     def _draws(self, nets: Sequence[TrainedFold]) -> list[DrawnFrom]:
         """Return what ``_draws_of`` does for each net."""
+        drawn = []
         with cores(self.n_jobs), threads_for(max(work_of_batch(net.trained) for net in nets)):
-            return [self._draws_of(net.trained, net.initial) for net in nets]
+            for net in nets:
+                with task("net"):
+                    drawn.append(self._draws_of(net.trained, net.initial))
+        return drawn
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         """Return the net that draws are made from, and the draws."""

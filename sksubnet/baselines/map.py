@@ -83,7 +83,8 @@ class MAPClassifier(BayesianNetClassifier, PointNet):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net. A skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -195,7 +196,8 @@ class MAPRegressor(BayesianNetRegressor, PointNet):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net. A skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

@@ -91,8 +91,8 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, and show progress bars for long loops. A
-        skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -225,8 +225,8 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, and show progress bars for long loops. A
-        skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

@@ -45,7 +45,7 @@ class SWAG(NetDraws):
     def _draws(self, nets: Sequence[TrainedFold]) -> list[DrawnFrom]:
         path = {"rank": self.rank, "n_snapshots": self.n_snapshots, "lr": self.swag_lr}
         calls = [(net.trained, path, self.n_draws, self.scale) for net in nets]
-        draws = in_jobs(_draws_along, calls, self.n_jobs)
+        draws = in_jobs(_draws_along, calls, self.n_jobs, name="net")
         return [(net.trained, drawn) for net, drawn in zip(nets, draws, strict=True)]
 
 
@@ -113,8 +113,8 @@ class SWAGClassifier(BayesianNetClassifier, SWAG):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, and show progress bars for long loops. A
-        skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -256,8 +256,8 @@ class SWAGRegressor(BayesianNetRegressor, SWAG):
         where there is little to do. The fit is the same for any number, up to rounding where
         several threads work on one net.
     verbose : int, default=0
-        Print a line for each epoch of the default net, and show progress bars for long loops. A
-        skorch net has a ``verbose`` of its own.
+        1 shows a bar of the whole fit, 2 prints a line for each epoch of the default net. A skorch
+        net has a ``verbose`` of its own.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

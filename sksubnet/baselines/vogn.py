@@ -80,7 +80,6 @@ class VOGN(NetDraws):
                 train=criterion_weighted(rows, initial.net.criterion_),
                 held_out=None,
                 seed=start.seed,
-                verbose=self.verbose,
                 stream=initial.stream,
                 draws_nothing=draws_nothing(initial.net),
             )
@@ -153,7 +152,7 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
         its setting, -1 is all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        1 shows a bar of the whole fit.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 
@@ -290,7 +289,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
         its setting, -1 is all cores.
     verbose : int, default=0
-        Show progress bars for long loops.
+        1 shows a bar of the whole fit.
     random_state : int, RandomState or None, default=None
         Seed of everything random; the global states of torch and NumPy stay as they are.
 

@@ -21,7 +21,7 @@ from sksubnet.comparison.default_scores import (
     regression_scores,
 )
 from sksubnet.comparison.table import SECONDS, Comparison
-from sksubnet.progress import progress
+from sksubnet.progress import bar_over
 
 __all__ = ["Comparison", "compare"]
 
@@ -147,7 +147,7 @@ def compare(
 
     scores: dict[str, list[Folds]] = {}
     fitted: dict[str, list[Any]] = {}
-    for name, estimator in progress(estimators.items(), "Estimators", verbose):
+    for name, estimator in bar_over(estimators.items(), "Estimators", shown=verbose > 0):
         try:
             folds = cross_validate(
                 estimator,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,7 @@ from sksubnet.predictive import (
     likelihood_of,
     pick_components,
 )
+from sksubnet.progress import OF_CALLBACKS, CallbackSupportMixin, fitting, task
 
 LARGE_TABLE = 2**25
 """Numbers of an array above which it is read in parts, for it may not fit the memory."""
@@ -97,15 +99,20 @@ def all_or_nothing(fit: Fit) -> Fit:
 
     Whatever stops it, Ctrl-C too, leaves the estimator with all of its former fit or with none.
     """
+    signature = inspect.signature(fit)
 
     @functools.wraps(fit)
     def fit_twin(self: BayesianNet, *args: Any, **kwargs: Any) -> BayesianNet:
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        fit(twin, *args, **kwargs)
-        twin._is_fitted = True
-        # One assignment: nothing can come in between, and other threads see no half of it.
-        self.__dict__ = twin.__dict__
+        rows = signature.bind(self, *args, **kwargs).arguments
+        facts = rows.get("X"), rows.get("y"), rows.get("sample_weight")
+        with fitting(self, *facts, self._n_tasks(), shown=self.verbose == 1):
+            twin = object.__new__(type(self))
+            of_callbacks = {k: v for k, v in vars(self).items() if k in OF_CALLBACKS}
+            twin.__dict__.update({k: v for k, v in vars(self).items() if k not in of_callbacks})
+            fit(twin, *args, **kwargs)
+            twin._is_fitted = True
+            # One assignment: nothing can come in between, and other threads see no half of it.
+            self.__dict__ = {**vars(twin), **of_callbacks}
         return self
 
     return cast(Fit, fit_twin)
@@ -157,7 +164,7 @@ class TrainedFold:
         return replace(self, trained=trained)
 
 
-class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
+class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Base of all estimators: skorch nets, trained to their MAP estimate, with a ``Predictive``.
 
     Subclasses give ``fit``, which keeps a list of ``FittedNet``, one for each fold.
@@ -189,8 +196,9 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
         """Return the parameters, the versions of the libraries, and the fit as plain trees."""
         state: dict[str, Any] = super().__getstate__()
         names = self._get_param_names()
-        fit = {name: value for name, value in state.items() if name not in names}
-        params = {name: value for name, value in state.items() if name in names}
+        fit = {k: value for k, value in state.items() if k not in (*names, *OF_CALLBACKS)}
+        kept = (*names, "_skl_callbacks")
+        params = {name: value for name, value in state.items() if name in kept}
         if is_frozen(self.net):
             params["net"] = FrozenEstimator(KeptNet(keepable_copy(self.net.estimator)))
         return {**params, "_versions": versions(), "_fit": for_pickles(fit)}
@@ -399,6 +407,15 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
         default_net = self._tabular is not None
         return folds_of(table, self.cv, default_net=default_net, classify=classify, seed=seed)
 
+    def _may_have_noise_net(self) -> bool:
+        """Whether nets for the noise of each row may be trained."""
+        noise = getattr(self, "noise", None)
+        return isinstance(noise, str) and noise in ("auto", "input")
+
+    def _n_tasks(self) -> int:
+        """Most tasks of a fit."""
+        raise NotImplementedError
+
     def _initial_net(
         self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
     ) -> InitialNet:
@@ -470,7 +487,8 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
         for start in starts:
             self._check_reading(start.initial, table)
         if not is_frozen(self.net):
-            train_all(starts, table, self._training_memory(), self.n_jobs)
+            with task("MAP", len(starts)):
+                train_all(starts, table, self._training_memory(), self.n_jobs)
         for start in starts:
             trained = self._trained_net(start, table)
             yield TrainedFold(start.initial, trained, start.fold.held_out)
@@ -490,7 +508,6 @@ class BayesianNet(Documented, MetaEstimatorMixin, BaseEstimator):
             train=criterion_weighted(train, net.criterion_),
             held_out=held_out and criterion_weighted(held_out, net.criterion_),
             seed=start.seed,
-            verbose=self.verbose,
             draws_nothing=draws_nothing(net),
         )
         if is_frozen(self.net):
@@ -715,8 +732,10 @@ def train_all(
 ) -> None:
     """Train the nets of all folds, or recall the trainings from the memory."""
     calls = [(start, table) for start in starts]
+    n_epochs = starts[0].initial.net.max_epochs
+    jobs = functools.partial(in_jobs, calls=calls, n_jobs=n_jobs, name="net", n_subtasks=n_epochs)
     if memory is None:
-        for start, parts in zip(starts, in_jobs(trained_parts, calls, n_jobs), strict=True):
+        for start, parts in zip(starts, jobs(trained_parts), strict=True):
             for name, part in parts.items():
                 setattr(start.initial.net, name, part)
         return
@@ -726,7 +745,10 @@ def train_all(
         for start in starts
     ]
     trainings = memory.recall_or(
-        lambda: in_jobs(training_of, calls, n_jobs), rows, starts[0].initial.latent.dtype, nets
+        lambda: jobs(training_of),
+        rows,
+        starts[0].initial.latent.dtype,
+        nets,
     )
     for start, training in zip(starts, trainings, strict=True):
         load(start.initial.net, training)

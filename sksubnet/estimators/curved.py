@@ -90,7 +90,6 @@ def curved_parts(
         covariance=covariance,
         has_parts=is_path,
         batch_size=batch_size,
-        verbose=trained.verbose,
     )
     curvatures = [curvature.part(part) for part in places] if is_path else [curvature]
     weights = trained.weight_vector().double().cpu()[indices]

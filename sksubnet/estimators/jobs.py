@@ -21,7 +21,7 @@ from sklearn import config_context, get_config
 from sksubnet.estimators.fitted import FORWARD_ROWS
 from sksubnet.jacobian import products, torch_threads
 from sksubnet.nets import TrainedNet
-from sksubnet.progress import progress
+from sksubnet.progress import task, tasks, unwatched
 
 T = TypeVar("T")
 Warned = tuple[type[Warning], str]
@@ -60,21 +60,28 @@ def in_jobs(
     calls: Sequence[tuple[Any, ...]],
     n_jobs: int | None,
     *,
-    shown_as: str = "",
+    name: str,
+    n_subtasks: int | None = 0,
+    fits: Sequence[Any] | None = None,
 ) -> list[T]:
     """Results of the function for each of some arguments, so many at once.
 
-    A bar shows how far it is where it has a name. What a job warns of in another process, the user
-    is warned of here, and once.
+    Each is a task of this name; of how many parts, or which estimator it fits, callbacks only see
+    where one goes after the other. What a job warns of in another process, the user is warned of
+    here, and once.
     """
-    steps = progress(calls, shown_as, verbose=bool(shown_as))
     n_at_once = min(len(calls), effective_n_jobs(n_jobs))
     if n_at_once < 2:
+        results = []
         with cores(n_jobs):
-            return [function(*call) for call in steps]
+            for k, call in enumerate(calls):
+                with task(name, n_subtasks, fits and fits[k]):
+                    results.append(function(*call))
+        return results
     share = max(1, min(cpu_count(), torch.get_num_threads()) // n_at_once)
     here = Caller(os.getpid(), share, get_config(), list(warnings.filters), _settings())
-    done = Parallel(n_jobs=n_at_once)(delayed(_job)(function, call, here) for call in steps)
+    with tasks(name, len(calls)):
+        done = Parallel(n_jobs=n_at_once)(delayed(_job)(function, call, here) for call in calls)
     for category, message in dict.fromkeys(warned for _, job in done for warned in job):
         warnings.warn(message, category, stacklevel=_depth_of_user())
     return [result for result, _ in done]
@@ -103,7 +110,8 @@ def _job(
     function: Callable[..., T], call: tuple[Any, ...], caller: Caller
 ) -> tuple[T, list[Warned]]:
     """Run one call with its share of the cores; return what it warned of in another process."""
-    with torch_threads(min(caller.n_threads, cpu_count())), config_context(**caller.config):
+    threads = torch_threads(min(caller.n_threads, cpu_count()))
+    with unwatched(), threads, config_context(**caller.config):
         if os.getpid() == caller.process:
             return function(*call), []
         with _as_in(caller), warnings.catch_warnings(record=True) as caught:

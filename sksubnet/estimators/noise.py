@@ -12,6 +12,7 @@ from sksubnet.estimators.jobs import in_jobs
 from sksubnet.jacobian import evaluate
 from sksubnet.nets import NoiseNet, Rows, TrainedNet, fit_noise
 from sksubnet.predictive import Gaussian, Likelihood
+from sksubnet.progress import task
 
 NOISE_FLOOR = 1e-8
 """Smallest noise variance, as a share of the target's, of a net that fits every row."""
@@ -67,7 +68,8 @@ def with_noise_by_row(
         (train, held_out, net.latent.dtype, net.seed)
         for net, (train, held_out) in zip(nets, splits, strict=True)
     ]
-    found = in_jobs(fit_noise, calls, n_jobs)
+    with task("noise", len(calls)):
+        found = in_jobs(fit_noise, calls, n_jobs, name="net", n_subtasks=None)
     if not always and not _is_better(found, [held_out for _, held_out in splits]):
         return nets
     return [with_noise_net(net, noise) for net, noise in zip(nets, found, strict=True)]

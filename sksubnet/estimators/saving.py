@@ -40,6 +40,7 @@ from sksubnet.nets import (
     resolved,
     write_whole,
 )
+from sksubnet.progress import OF_CALLBACKS
 
 if TYPE_CHECKING:
     from sksubnet.estimators.base import BayesianNet
@@ -239,7 +240,7 @@ def _restored(named: NamedNet, net: Any) -> KeptNet:
 def _parts_of_estimator(model: BayesianNet) -> dict[str, Any]:
     """Parameters, and what else the estimator has."""
     params = model.get_params(deep=False)
-    net, others = model.net, set(vars(model)) - set(params)
+    net, others = model.net, set(vars(model)) - {*params, *OF_CALLBACKS}
     params |= {name: None for name in OF_THE_MACHINE & params.keys()}
     if net is not None and type(net) not in (TabularNet, *SAVABLE.values()):
         params["net"] = Given(is_frozen(net))

@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sksubnet.documentation import Documented
 from sksubnet.estimators.subnet import SubnetLaplace
+from sksubnet.progress import CallbackSupportMixin, fitting, task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +71,8 @@ def fitted_path(
     for size in sizes:
         clone(path).set_params(**{SIZE: size})._validate_params()
     path._sizes = list(sizes)
-    path.fit(X, y, **params)
+    with task("path", fits=path):
+        path.fit(X, y, **params)
     fits = path._path
     log_scores = None
     if "out_of_fold_" in vars(fits[0]):
@@ -88,7 +90,7 @@ def fitted_path(
     )
 
 
-class EachSize(BaseEstimator):
+class EachSize(CallbackSupportMixin, BaseEstimator):
     """A path as one estimator, for a cross-validation of all of its sizes."""
 
     def __init__(self, estimator: SubnetLaplace, sizes: Sequence[Any]) -> None:
@@ -102,9 +104,13 @@ class EachSize(BaseEstimator):
         """Ask for what the estimator asks for."""
         return get_routing_for_object(self.estimator)
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit all sizes."""
-        self.path_ = fitted_path(self.estimator, X, y, self.sizes, **params)
+        with fitting(self, X, y, params.get("sample_weight"), 1, shown=False):
+            self.path_ = fitted_path(self.estimator, X, y, self.sizes, **params)
         return self
 
 
@@ -129,7 +135,7 @@ class ScoreOfEach:
         return accepts()
 
 
-class SizeSearch(Documented, MetaEstimatorMixin, BaseEstimator):
+class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Search for the size of a subnetwork by cross-validation, with one path for each fold."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -212,6 +218,12 @@ class SizeSearch(Documented, MetaEstimatorMixin, BaseEstimator):
         ValueError
             If the data, the net, a size or an option do not fit together.
         """
+        with fitting(self, X, y, params.get("sample_weight"), 1 + self.refit, shown=False):
+            self._search(X, y, params)
+        return self
+
+    def _search(self, X: Any, y: Any, params: dict[str, Any]) -> None:
+        """Score each size, and fit with the best one."""
         estimator, sizes = self._estimator(), list(self.subnetwork_sizes)
         fit_params = {name: value for name, value in params.items() if name != "groups"}
         if get_config()["enable_metadata_routing"]:
@@ -224,7 +236,9 @@ class SizeSearch(Documented, MetaEstimatorMixin, BaseEstimator):
             refit=False,
             cv=self.cv,
             n_jobs=self.n_jobs,
-        ).fit(X, y, **params)
+        )
+        with task("search", fits=search):
+            search.fit(X, y, **params)
         self.n_splits_ = search.n_splits_
         self.cv_results_ = _by_size(search.cv_results_, sizes, self.n_splits_)
         self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
@@ -234,8 +248,8 @@ class SizeSearch(Documented, MetaEstimatorMixin, BaseEstimator):
         self.__dict__.pop("best_estimator_", None)
         if self.refit:
             best = clone(estimator).set_params(**self.best_params_)
-            self.best_estimator_ = best.fit(X, y, **fit_params)
-        return self
+            with task("refit", fits=best):
+                self.best_estimator_ = best.fit(X, y, **fit_params)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "cv_results_" in vars(self)

@@ -67,6 +67,7 @@ from sksubnet.posterior import (
     within_errors,
 )
 from sksubnet.predictive import DEFAULT_LINK
+from sksubnet.progress import task
 from sksubnet.selection import (
     Selector,
     Subnetwork,
@@ -170,11 +171,16 @@ class SubnetLaplace(BayesianNet):
             curved = self._curved(trained, tunes=self._tunes_by_rows(trained))
             refit = functools.cache(partial(self._trained_on_all, table, seed))
             for fit, nets in zip(self._of_each_size(), zip(*curved, strict=True), strict=True):
-                with cores(self.n_jobs), threads_for(max(net.work for net in nets)):
+                work = threads_for(max(net.work for net in nets))
+                with task("tune"), cores(self.n_jobs), work:
                     fit._infer(nets, table, seed)
                 if self.refit and len(nets) > 1:
-                    fit.folds_ = [fit._refitted(fit.folds_, fit.tuning_, refit)]
+                    with task("refit", 2):
+                        fit.folds_ = [fit._refitted(fit.folds_, fit.tuning_, refit)]
         return self
+
+    def _n_tasks(self) -> int:
+        return 2 + self._may_have_noise_net() + len(self._all_sizes()) * (1 + self.refit)
 
     def update(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to the posterior of each net, without training.
@@ -295,7 +301,8 @@ class SubnetLaplace(BayesianNet):
         apart = type(self)(**{**options, "reference": "mixtures"})
         apart._sizes = self._sizes
         calls = [(apart, fold.trained, tunes) for fold in folds]
-        parts = in_jobs(type(self)._curvatures_of, calls, self.n_jobs)
+        with task("posterior", len(calls)):
+            parts = in_jobs(type(self)._curvatures_of, calls, self.n_jobs, name="net", n_subtasks=2)
         curved = [
             [CurvedNet(fold=fold, **vars(part)) for part in of_net]
             for fold, of_net in zip(folds, parts, strict=True)
@@ -306,9 +313,10 @@ class SubnetLaplace(BayesianNet):
 
     def _curvatures_of(self, trained: TrainedNet, tunes: bool) -> list[Curved]:
         """Choose the subnetworks of a net, and find their curvature over the training rows."""
-        with threads_for(work_of_batch(trained)):
+        with task("select"), threads_for(work_of_batch(trained)):
             subnetworks = self._select(trained)
-        with threads_for(work_of_batch(trained, max(map(len, subnetworks)))):
+        work = work_of_batch(trained, max(map(len, subnetworks)))
+        with task("curvature"), threads_for(work):
             return curved_parts(
                 trained,
                 subnetworks,

@@ -308,7 +308,7 @@ def tabular_net(
     """Return the skorch net around a ``TabularMLP`` with these parameters, not yet trained."""
     kind, criterion = TASKS[task]
     stop = EarlyStopping(patience=settings.patience, load_best=True, sink=noop)
-    quiet = {"callbacks__print_log": None} if verbose <= 0 else {}
+    quiet = {"callbacks__print_log": None} if verbose <= 1 else {}
     no_scores = {} if issubclass(kind, NeuralNetRegressor) else {"callbacks__valid_acc": None}
     split = ValidSplit(validation_fraction, stratified=task in ("binary", "multiclass"))
     return kind(

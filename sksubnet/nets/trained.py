@@ -172,8 +172,6 @@ class TrainedNet:
         and ``weights`` on the net's device.
     seed : int
         Seed of everything that is random after training.
-    verbose : int
-        Whether long loops show a progress bar.
     reference : {"mixtures", "train"} or inputs
         Inputs at which the predictive variance is to be kept: mixtures of training rows, training
         rows, or these.
@@ -194,7 +192,6 @@ class TrainedNet:
     train: Rows
     held_out: Rows | None
     seed: int
-    verbose: int = 0
     reference: Any = "mixtures"
     noise: NoiseNet | None = None
     stream: RandomStream | None = None

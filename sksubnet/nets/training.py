@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from sksubnet.jacobian import products, threads_for
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
 from sksubnet.nets.default import MIN_ROWS_TO_HOLD_OUT, draws_nothing
+from sksubnet.nets.epochs import EpochTasks
 from sksubnet.nets.guard import check_threshold
 from sksubnet.nets.inputs import PLAIN_LOADER_OPTIONS, hooks, overridden
 from sksubnet.nets.interruption import fit_until_stopped
@@ -197,7 +198,8 @@ def fit_net(
             dataset = of_rows(train)
         if held_out is not None and _splits_rows(net.train_split):
             loaders["train_split"] = predefined_split(of_rows(held_out))
-        loans.enter_context(_lent(net, **loaders))
+        callbacks = [*net.callbacks_, ("epoch_tasks", EpochTasks())]
+        loans.enter_context(_lent(net, callbacks_=callbacks, **loaders))
         net.notify("on_train_begin", X=dataset, y=None)
         settle(net, train.weights.dtype)  # a callback may have made the module anew
         loans.enter_context(_lent(net, **_compiled(net), **_weighing(net, weights)))

@@ -26,7 +26,7 @@ from sksubnet.posterior.memory import (
     rows_of_layers,
     rows_within_budget,
 )
-from sksubnet.progress import progress
+from sksubnet.progress import steps
 
 if TYPE_CHECKING:
     from sksubnet.nets import Rows, TrainedNet
@@ -120,14 +120,13 @@ def ggn(
     *,
     dtype: torch.dtype = torch.float64,
     batch_size: int | None = None,
-    verbose: int = 0,
 ) -> Curvature:
     """GGN of the subnetwork that ``plan`` describes, over ``rows``, accumulated in ``dtype``."""
     if batch_size is None:
         batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
     total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.device)
     log_likelihood = 0.0
-    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+    for batch in steps(list(batches(rows, batch_size))):
         seeds = _weighted_roots(trained, batch)
         outputs, phi = jacobian(trained.latent, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
@@ -142,14 +141,13 @@ def ggn_factors(
     rows: Rows,
     *,
     batch_size: int | None = None,
-    verbose: int = 0,
 ) -> Curvature:
     """Return the same GGN by factors, one for each row and column of the output Hessian's root."""
     if batch_size is None:
         batch_size = factored_rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
     factors: list[FactoredRows] = []
     log_likelihood = 0.0
-    for batch in progress(list(batches(rows, batch_size)), "curvature", verbose):
+    for batch in steps(list(batches(rows, batch_size))):
         seeds = _weighted_roots(trained, batch)
         outputs, phi = factored_jacobian(trained.latent, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
@@ -157,9 +155,7 @@ def ggn_factors(
     return Curvature(log_likelihood, float(rows.weights.sum()), factors=FactoredRows.stack(factors))
 
 
-def ggn_diagonal(
-    trained: TrainedNet, rows: Rows, *, batch_size: int | None = None, verbose: int = 0
-) -> Curvature:
+def ggn_diagonal(trained: TrainedNet, rows: Rows, *, batch_size: int | None = None) -> Curvature:
     """Diagonal of the GGN over all P weights of the net; frozen weights have curvature 0."""
     indices = trained_indices(trained.module)
     plan = plan_for(trained, indices)
@@ -167,7 +163,7 @@ def ggn_diagonal(
     log_likelihood = 0.0
     if batch_size is None:
         batch_size = rows_of_layers(plan, trained.n_outputs, trained.latent.dtype)
-    for batch in progress(list(batches(rows, batch_size)), "diagonal", verbose):
+    for batch in steps(list(batches(rows, batch_size))):
         seeds = _weighted_roots(trained, batch)
         diagonal += squared_jacobian_sum(trained.latent, batch.X, seeds, plan)
         with torch.no_grad():

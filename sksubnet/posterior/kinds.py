@@ -96,20 +96,18 @@ def subnetwork_curvature(
     covariance: str,
     has_parts: bool = False,
     batch_size: int | None = None,
-    verbose: int = 0,
 ) -> Curvature:
     """GGN of the weights at ``indices`` (S,), in the form that takes least: by rows or weights.
 
     One that is to have parts is in the precision of the smallest.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if covariance == "diag":
-        return ggn_diagonal(trained, rows, **options).part(indices)
+        return ggn_diagonal(trained, rows, batch_size=batch_size).part(indices)
     if n_factors(trained.likelihood, trained.n_outputs, len(rows)) < len(indices):
-        return ggn_factors(trained, plan, rows, **options)
+        return ggn_factors(trained, plan, rows, batch_size=batch_size)
     is_small = has_parts or len(indices) <= EIGEN_LIMIT
     dtype = torch.float64 if is_small else cholesky_dtype(len(indices))
-    return ggn(trained, plan, rows, dtype=dtype, **options)
+    return ggn(trained, plan, rows, dtype=dtype, batch_size=batch_size)
 
 
 def block_curvature(

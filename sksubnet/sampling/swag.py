@@ -14,7 +14,7 @@ from torch import Tensor
 from sksubnet.jacobian import deep_copy
 from sksubnet.nets import flat_weights
 from sksubnet.predictive import Gaussian
-from sksubnet.progress import progress
+from sksubnet.progress import steps
 
 if TYPE_CHECKING:
     from sksubnet.nets import TrainedNet
@@ -111,7 +111,7 @@ def _sgd_path(
     if isinstance(likelihood, Gaussian):
         # The learning rate is meant for the loss of the training, which has no noise in it.
         likelihood = Gaussian(torch.ones_like(likelihood.noise_variance))
-    for _ in progress(range(n_snapshots), "SWAG", trained.verbose):
+    for _ in steps(range(n_snapshots)):
         order = torch.randperm(len(rows), generator=generator).to(rows.device)
         for index in order.split(batch_size):
             # Batch normalisation cannot learn from a single row.

@@ -26,7 +26,7 @@ from sksubnet.jacobian import (
 from sksubnet.nets import Rows
 from sksubnet.posterior import GaussianPosterior, plan_for
 from sksubnet.predictive import Gaussian, Likelihood
-from sksubnet.progress import progress
+from sksubnet.progress import steps
 from sksubnet.sampling.weight_draws import set_weights
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _trained(
     # there are: weight two is the same as two rows.
     generator = torch.Generator().manual_seed(start.seed)
     batches = _batches(rows, n_epochs, n_batches, order)
-    for step in progress(range(n_steps), "VOGN", start.verbose):
+    for step in steps(range(n_steps)):
         batch = next(batches)
         unit, scale = _in_units_of_noise(likelihood, noise)
         n_effective = n_rows / (temperature * scale)

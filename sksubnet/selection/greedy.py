@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from sksubnet.progress import progress
+from sksubnet.progress import steps
 from sksubnet.selection.sweep import TINY, Sweep, dual_variance
 
 PATIENT = 128
@@ -62,7 +62,6 @@ def grow(
     size: int,
     *,
     share: float | None = None,
-    verbose: int = 0,
 ) -> Chosen:
     """Let weights enter greedily, in an order whose every beginning is a subnetwork of its own.
 
@@ -70,7 +69,7 @@ def grow(
 
     Parameters
     ----------
-    factors, references, prior_precision, verbose
+    factors, references, prior_precision
         As in :func:`choose`.
     size : int
         Most weights that may enter.
@@ -91,7 +90,7 @@ def grow(
     ([1, 0], [0.500, 0.666])
     """
     growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
-    for n_inside in progress(growth.stops(size), "selection", verbose):
+    for n_inside in steps(growth.stops(size)):
         _, order, curve = growth.to(n_inside)
         if share is not None and float(curve[-1]) >= share:
             n_needed = min(int((curve < share).sum()) + 1, n_inside)
@@ -105,8 +104,6 @@ def choose(
     references: Tensor,
     prior_precision: float,
     size: int,
-    *,
-    verbose: int = 0,
 ) -> Chosen:
     r"""Choose the weights that keep most of the predictive standard deviation.
 
@@ -134,8 +131,6 @@ def choose(
         delta, positive.
     size : int
         Number of weights to choose, S <= P.
-    verbose : int, default=0
-        Show progress bars.
 
     Returns
     -------
@@ -155,14 +150,14 @@ def choose(
     [0.666]
     """
     growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
-    return choose_grown(growth, size, verbose=verbose)
+    return choose_grown(growth, size)
 
 
-def choose_grown(growth: Growth, size: int, *, verbose: int = 0) -> Chosen:
+def choose_grown(growth: Growth, size: int) -> Chosen:
     """Choose as in :func:`choose`, from a growth that may have gone some way for other sizes."""
     start, patient = growth.start, growth.patient
     n_entering = min(EXCESS * size, start.factors.shape[1]) if patient else size
-    sweep, order, curve = growth.to(n_entering, verbose)
+    sweep, order, curve = growth.to(n_entering)
     curve = curve[:size]
     plain = _chosen(start, order[:size], curve)
     if not patient:
@@ -173,7 +168,7 @@ def choose_grown(growth: Growth, size: int, *, verbose: int = 0) -> Chosen:
         return plain
     best = _chosen(start, sweep.members(), curve)
     for _ in range(PASSES):
-        sweep = _exchanged(sweep, verbose)
+        sweep = _exchanged(sweep)
         found = _chosen(start, sweep.members(), curve)
         gain = found.objective() / max(best.objective(), TINY) - 1
         if gain > ROUNDING:
@@ -223,13 +218,13 @@ class Growth:
         """Numbers of weights inside after each block, up to ``size``."""
         return list(accumulate(_block_sizes(size, self.n_blocks)))
 
-    def to(self, size: int, verbose: int = 0) -> tuple[Sweep, Tensor, Tensor]:
+    def to(self, size: int) -> tuple[Sweep, Tensor, Tensor]:
         """Let weights enter until ``size`` are inside: the sweep, their order and their curve."""
         if size < self.n_inside:
             self._restart()
         stops = [stop for stop in self.stops(size) if stop > self.n_inside]
         state = self.sweep, self.order, self.curve
-        for stop in progress(stops, "selection", verbose):
+        for stop in steps(stops):
             n_added, n_whole = stop - self.n_inside, 1 + self.n_inside // self.n_blocks
             state = self._with_block(n_added)
             if n_added == n_whole:  # of the block that the size cuts, more may enter at once
@@ -272,11 +267,11 @@ def _pruned_to(sweep: Sweep, size: int) -> Sweep:
     return sweep
 
 
-def _exchanged(sweep: Sweep, verbose: int) -> Sweep:
+def _exchanged(sweep: Sweep) -> Sweep:
     """Let each block leave and the best weights enter, where that raises the objective."""
     members = sweep.members()
     weakest_first = members[sweep.losses(members).argsort(stable=True)]
-    for block in progress(weakest_first.split(1 + len(members) // BLOCKS), "exchange", verbose):
+    for block in steps(weakest_first.split(1 + len(members) // BLOCKS)):
         try:
             without, _ = sweep.moved(block)
             entering = without.best(len(block))

@@ -34,7 +34,7 @@ def variance_scores(trained: TrainedNet) -> Tensor:
     The literal rule of the paper (Daxberger et al. 2021, section 5). Weights without any
     effect on the training outputs keep the prior's variance, the largest there is.
     """
-    diagonal = ggn_diagonal(trained, trained.train, verbose=trained.verbose).diagonal
+    diagonal = ggn_diagonal(trained, trained.train).diagonal
     assert diagonal is not None
     return 1 / (diagonal + 1)
 
@@ -57,7 +57,7 @@ def saliency_scores(trained: TrainedNet) -> Tensor:
 
     Optimal brain damage (LeCun, Denker & Solla 1990), which prunes the smallest.
     """
-    diagonal = ggn_diagonal(trained, trained.train, verbose=trained.verbose).diagonal
+    diagonal = ggn_diagonal(trained, trained.train).diagonal
     assert diagonal is not None
     # Weights of zero come before those without influence.
     return trained.weight_vector().double().square().clamp(min=1e-100) * diagonal / 2

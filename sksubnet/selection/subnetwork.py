@@ -280,7 +280,7 @@ class Selector:
         if not is_greedy(self.selection):
             return _best(self._scores, indices, n), {}
         problem, growth = self._growth(indices, n)
-        chosen = choose_grown(growth, min(n, len(problem.columns)), verbose=self.trained.verbose)
+        chosen = choose_grown(growth, min(n, len(problem.columns)))
         return _explained(problem, chosen)
 
     @functools.cached_property
@@ -326,7 +326,7 @@ def _grown(trained: TrainedNet, candidates: Tensor, share: float) -> tuple[Tenso
     problem = selection_problem(trained, candidates, None)
     size = len(problem.columns)
     parts = problem.factors, problem.references, problem.prior_precision, size
-    chosen = grow(*parts, share=share, verbose=trained.verbose)
+    chosen = grow(*parts, share=share)
     kept = float(chosen.shares.mean())
     if kept < share and size < len(candidates):
         raise ValueError(

@@ -18,6 +18,7 @@ import sksubnet.baselines.deep_ensemble
 import sksubnet.baselines.draws
 import sksubnet.baselines.swag
 import sksubnet.estimators.base
+import sksubnet.estimators.curved
 import sksubnet.estimators.noise
 import sksubnet.estimators.regressor
 import sksubnet.estimators.subnet
@@ -78,15 +79,15 @@ COMMON = [
     (torch.optim.Adam, "step"),
 ]
 OF_LAPLACE = [
-    (sksubnet.estimators.subnet, "select"),
-    (sksubnet.estimators.subnet, "effect"),
-    (sksubnet.estimators.subnet, "subnetwork_curvature"),
-    (sksubnet.estimators.subnet, "factorised"),
+    (sksubnet.selection.subnetwork.Selector, "pick"),
+    (sksubnet.estimators.curved, "effects"),
+    (sksubnet.estimators.curved, "subnetwork_curvature"),
+    (sksubnet.estimators.curved, "factorised"),
     (sksubnet.estimators.subnet, "tune_on_held_out"),
     (sksubnet.estimators.subnet, "make_keepable"),
     (sksubnet.posterior.kinds, "ggn"),
     (sksubnet.selection.subnetwork, "selection_problem"),
-    (sksubnet.selection.subnetwork, "choose"),
+    (sksubnet.selection.subnetwork, "choose_grown"),
     (sksubnet.posterior.tuning.Tuned, "of_net"),
     (sksubnet.estimators.base.BayesianNet, "_keep_out_of_fold"),
 ]
@@ -122,7 +123,7 @@ KINDS: dict[str, tuple[Callable[[], Any], np.ndarray, list[tuple[Any, str]]]] = 
         [
             *COMMON[:3],
             *OF_LAPLACE[2:4],
-            (sksubnet.baselines.deep_ensemble, "_fit_member"),
+            (sksubnet.baselines.deep_ensemble, "_fitted"),
         ],
     ),
 }

@@ -142,7 +142,7 @@ def test_pruning_and_exchange_are_exhaustive_searches_of_each_step(seed):
     factors, references = problem(seed=seed)
     members = sorted(np.random.default_rng(seed).permutation(12)[:7].tolist())
     sweep = Sweep.empty(factors, references, DELTA).moved(torch.tensor(members))[0]
-    exchanged = greedy._exchanged(sweep, verbose=0).members().tolist()
+    exchanged = greedy._exchanged(sweep).members().tolist()
     assert exchanged == exhaustive_exchange(factors, references, members)
     for size in (6, 5, 4):
         subsets = [[j for j in members if j != i] for i in members]
@@ -164,7 +164,7 @@ def test_exchanging_blocks_never_lowers_the_objective():
         factors, references = problem(n=40, m=30, n_candidates=120, seed=seed)
         sweep = Sweep.empty(factors, references, DELTA).moved(torch.arange(100))[0]
         for _ in range(5):
-            before, sweep = sweep.objective(), greedy._exchanged(sweep, verbose=0)
+            before, sweep = sweep.objective(), greedy._exchanged(sweep)
             assert sweep.objective() >= before
             assert int(sweep.inside.sum()) == 100
 
