@@ -108,6 +108,16 @@ def test_of_mean_and_variance_is_that_of_draws():
         assert predictive.crps([y])[0] == pytest.approx(expected, rel=1e-2)
 
 
+def test_of_several_targets_is_that_of_each():
+    means = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).double()
+    y = np.array([[0.5, -1.0], [2.0, 0.0], [-0.3, 0.7]])
+    both = predictive_of(Mixture(means), MeanVariance()).crps(y)
+    for target in (0, 1):
+        outputs = means[..., [target, 2 + target]]
+        alone = predictive_of(Mixture(outputs), MeanVariance()).crps(y[:, target])
+        np.testing.assert_allclose(both[:, target], alone, rtol=1e-9)
+
+
 def test_classes_have_none():
     with pytest.raises(TypeError, match="crps is for regression"):
         predictive_of(Mixture(torch.zeros(1, 1, 1), None), Bernoulli()).crps([0])
