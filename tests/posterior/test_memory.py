@@ -1,6 +1,7 @@
 """What memory there is, in a container and out of one, and what is refused for want of it."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_limits_of_containers(groups, files, expected, tmp_path: Path) -> None:
         for name, text in contents.items():
             (tmp_path / folder / name).write_text(text)
     assert available_memory(tmp_path) == expected
+
+
+def test_without_linux_all_memory_counts_where_the_system_tells(
+    tmp_path: Path, monkeypatch
+) -> None:
+    sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    assert available_memory(tmp_path) == 4_096_000
+
+    def unknown(name: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert available_memory(tmp_path) is None
 
 
 def test_this_machine_has_some_memory() -> None:
