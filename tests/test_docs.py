@@ -181,7 +181,8 @@ def test_every_public_name_is_in_the_reference_with_an_example():
     public = {
         name: getattr(module, name)
         for module in map(
-            importlib.import_module, ("sksubnet", "sksubnet.displays", "sksubnet.metrics")
+            importlib.import_module,
+            ("sksubnet", "sksubnet.displays", "sksubnet.distributed", "sksubnet.metrics"),
         )
         for name in module.__all__
         if not name.startswith("__")

@@ -232,10 +232,11 @@ def draw_bands(figure: Any, toy: Toy, net: NeuralNetRegressor, sizes: list[int])
         PredictiveBandDisplay.from_predictions(grid[:, 0], prediction, data).plot(ax=ax)
         lines = ax.get_legend_handles_labels()
         ax.get_legend().remove()
-        ax.set(xlabel="", ylabel="", ylim=(toy.y.min() - 4, toy.y.max() + 4))
         ax.set_title(title, fontsize="medium")
-    figure.supxlabel("x", fontsize="medium")
-    figure.supylabel("y", fontsize="medium")
+        ax.label_outer()
+    # the widest band decides, so that none is cut off
+    reach = 2 * np.hypot(epistemic_std(full, grid), toy.noise)
+    axes[0, 0].set_ylim((mean - reach).min(), (mean + reach).max())
     figure.legend(*lines, loc="outside lower center", ncols=4, fontsize="small")
 
 

@@ -46,9 +46,10 @@ autosummary_generate = True
 # what scikit-learn's base classes bring is told there
 autodoc_default_options = {
     "exclude-members": "get_metadata_routing, set_fit_request, set_predict_request, "
-    "set_score_request, set_partial_fit_request",
+    "set_score_request, set_partial_fit_request, cv",
 }
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 
 sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "gallery"),

@@ -8,7 +8,7 @@ and predict how the disease of the heaviest third goes on.
 """
 
 # %%
-# A tenth of the lighter patients is left out, to have both kinds of unseen rows.
+# A quarter of the lighter patients is left out, to have both kinds of unseen rows.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_diabetes
