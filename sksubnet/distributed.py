@@ -122,6 +122,18 @@ def predict(estimator: Any, X: Any, method: str = "predict", **options: Any) -> 
         If dask is missing.
     ValueError
         If the method gives covariances between rows.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sklearn.linear_model import BayesianRidge
+    >>> from sksubnet.distributed import predict
+    >>> X = np.arange(6.0)[:, None]
+    >>> model = BayesianRidge().fit(X, X[:, 0])
+    >>> mean, std = predict(model, da.from_array(X, chunks=2), return_std=True)
+    >>> mean.compute().round(1)
+    array([0., 1., 2., 3., 4., 5.])
     """
     dask, da = _dask(), _dask("array")
     if options.get("return_cov"):
