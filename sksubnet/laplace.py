@@ -96,7 +96,8 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
-        trains once for each fold. Needs an integer ``random_state``. A net is recalled for equal
+        trains once for each fold; and the order in which ``"greedy"`` takes weights, of which 129
+        to 512 begin alike. Needs an integer ``random_state``. A net is recalled for equal
         rows, parameters and versions, and equal code of your own: the classes, functions, defaults
         and constants that training may reach, in all your modules. What code reads from files or
         environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),
@@ -313,7 +314,8 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         of the other rows: with these too it would be narrower than what was tuned on them.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained nets, so that a search over ``subnetwork_size`` or ``selection``
-        trains once for each fold. Needs an integer ``random_state``. A net is recalled for equal
+        trains once for each fold; and the order in which ``"greedy"`` takes weights, of which 129
+        to 512 begin alike. Needs an integer ``random_state``. A net is recalled for equal
         rows, parameters and versions, and equal code of your own: the classes, functions, defaults
         and constants that training may reach, in all your modules. What code reads from files or
         environment variables is not seen. Where code cannot be read (compiled, ``eval``, a lock),

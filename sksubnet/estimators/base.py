@@ -153,11 +153,12 @@ class InitialFold:
 
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
-    """A net that was trained on the rows of a fold, and what it was before."""
+    """A net that was trained on the rows of a fold, what it was before, and where it is kept."""
 
     initial: InitialNet
     trained: TrainedNet
     held_out: np.ndarray
+    memory: TrainingMemory | None = None
 
     def with_net(self, trained: TrainedNet) -> TrainedFold:
         """Replace what was trained."""
@@ -486,12 +487,13 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         """Step 1: the MAP estimates."""
         for start in starts:
             self._check_reading(start.initial, table)
+        memory = None if is_frozen(self.net) else self._training_memory()
         if not is_frozen(self.net):
             with task("MAP", len(starts)):
-                train_all(starts, table, self._training_memory(), self.n_jobs)
+                train_all(starts, table, memory, self.n_jobs)
         for start in starts:
             trained = self._trained_net(start, table)
-            yield TrainedFold(start.initial, trained, start.fold.held_out)
+            yield TrainedFold(start.initial, trained, start.fold.held_out, memory)
 
     def _trained_net(self, start: InitialFold, table: Table) -> TrainedNet:
         """Give the net of a fold and its rows after the training."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sksubnet.estimators.base import TrainedFold
 from sksubnet.estimators.jobs import work_of_batch
@@ -157,3 +159,12 @@ def _every(trained: TrainedNet, curved: Curved) -> int:
     numbers_per_row = curved.posterior.numbers_per_row(curved.plan) + trained.n_outputs
     most = max(MIN_ROWS_TO_TUNE, MEMORY_BUDGET // (2 * 8 * trained.n_outputs * numbers_per_row))
     return -(-len(trained.held_out) // most)
+
+
+def contents(trained: TrainedNet) -> list[Any]:
+    """Return all that the ranking of a net's weights depends on, besides what its training did."""
+    rows = trained.train
+    values = list(trained.module.state_dict().values())
+    inputs = tree_leaves([rows.X, trained.reference, trained.novel])
+    targets = [rows.y, rows.weights, rows.noise]
+    return [values, inputs, targets, sorted(vars(trained.likelihood).items()), trained.seed]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sksubnet.estimators.jobs import in_jobs
 from sksubnet.jacobian import evaluate
-from sksubnet.nets import NoiseNet, Rows, TrainedNet, fit_noise
+from sksubnet.nets import (
+    NoiseNet,
+    Rows,
+    TrainedNet,
+    TrainingMemory,
+    fit_noise,
+    noise_training,
+)
 from sksubnet.predictive import Gaussian, Likelihood
 from sksubnet.progress import task
 
@@ -47,7 +55,11 @@ def constant_noise(squared: Tensor, second: Tensor) -> Gaussian:
 
 
 def with_noise_by_row(
-    nets: list[TrainedNet], *, always: bool, n_jobs: int | None = None
+    nets: list[TrainedNet],
+    *,
+    always: bool,
+    n_jobs: int | None = None,
+    memory: TrainingMemory | None = None,
 ) -> list[TrainedNet]:
     """Give each net a noise that depends on the inputs, on top of nets with a constant one.
 
@@ -69,7 +81,16 @@ def with_noise_by_row(
         for net, (train, held_out) in zip(nets, splits, strict=True)
     ]
     with task("noise", len(calls)):
-        found = in_jobs(fit_noise, calls, n_jobs, name="net", n_subtasks=None)
+        jobs = partial(in_jobs, calls=calls, n_jobs=n_jobs, name="net", n_subtasks=None)
+        if memory is None:
+            found = jobs(fit_noise)
+        else:
+            parts = [[rows.X, rows.y, rows.weights] for split in splits for rows in split]
+            trainings = memory.recall_or(
+                lambda: jobs(noise_training), parts, [call[2:] for call in calls]
+            )
+            known = zip(calls, trainings, strict=True)
+            found = [fit_noise(*call, training) for call, training in known]
     if not always and not _is_better(found, [held_out for _, held_out in splits]):
         return nets
     return [with_noise_net(net, noise) for net, noise in zip(nets, found, strict=True)]

@@ -429,7 +429,8 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         else:
             trained, kind = with_constant_noise(trained), self._noise_kind()
             if kind != "constant":
-                trained = with_noise_by_row(trained, always=kind == "input", n_jobs=self.n_jobs)
+                options = {"n_jobs": self.n_jobs, "memory": nets[0].memory}
+                trained = with_noise_by_row(trained, always=kind == "input", **options)
         return [net.with_net(found) for net, found in zip(nets, trained, strict=True)]
 
     def _noise_kind(self) -> str:

@@ -36,7 +36,7 @@ from sksubnet.estimators.blocks import (
     fit_in_blocks,
     is_for_blocks,
 )
-from sksubnet.estimators.curved import MIN_ROWS_TO_TUNE, Curved, CurvedNet, curved_parts
+from sksubnet.estimators.curved import MIN_ROWS_TO_TUNE, Curved, CurvedNet, contents, curved_parts
 from sksubnet.estimators.folds import Table
 from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
 from sksubnet.estimators.linearised import LinearisedNet
@@ -50,6 +50,7 @@ from sksubnet.nets import (
     NoiseNet,
     RandomStream,
     TrainedNet,
+    TrainingMemory,
     make_keepable,
     n_epochs_kept,
 )
@@ -67,8 +68,10 @@ from sksubnet.posterior import (
     within_errors,
 )
 from sksubnet.predictive import DEFAULT_LINK
-from sksubnet.progress import task
+from sksubnet.progress import task, unwatched
 from sksubnet.selection import (
+    RANKED,
+    Ranking,
     Selector,
     Subnetwork,
     candidate_mask,
@@ -300,7 +303,11 @@ class SubnetLaplace(BayesianNet):
         options = {**self.get_params(deep=False), "net": None, "memory": None}
         apart = type(self)(**{**options, "reference": "mixtures"})
         apart._sizes = self._sizes
-        calls = [(apart, fold.trained, tunes) for fold in folds]
+        rankings = self._rankings([(apart, fold.trained) for fold in folds], nets[0].memory)
+        calls = [
+            (apart, fold.trained, tunes, ranking)
+            for fold, ranking in zip(folds, rankings, strict=True)
+        ]
         with task("posterior", len(calls)):
             parts = in_jobs(type(self)._curvatures_of, calls, self.n_jobs, name="net", n_subtasks=2)
         curved = [
@@ -311,10 +318,37 @@ class SubnetLaplace(BayesianNet):
             self._warn_if_inert(net)
         return curved
 
-    def _curvatures_of(self, trained: TrainedNet, tunes: bool) -> list[Curved]:
+    def _rankings(
+        self, calls: Sequence[tuple[SubnetLaplace, TrainedNet]], memory: TrainingMemory | None
+    ) -> Sequence[Ranking | None]:
+        """Recall the order of the weights of each net, or find it for the memory."""
+        selector = self._selector(calls[0][1])
+        if memory is None or not any(map(selector.searches_once, self._all_sizes())):
+            return [None] * len(calls)
+
+        def rank() -> list[Ranking]:
+            with unwatched():
+                return in_jobs(type(self)._ranking_of, calls, self.n_jobs, name="net")
+
+        content = [contents(trained) for _, trained in calls]
+        return memory.recall_or(rank, selector.candidates, content)
+
+    def _ranking_of(self, trained: TrainedNet) -> Ranking:
+        """Rank the weights of a net."""
+        with threads_for(work_of_batch(trained)):
+            return self._selector(trained).ranked(RANKED)
+
+    def _selector(self, trained: TrainedNet, ranking: Ranking | None = None) -> Selector:
+        """Return what picks the subnetworks of a net."""
+        candidates = candidate_mask(trained.module, self.candidates)
+        return Selector(trained, self.selection, candidates, ranking)
+
+    def _curvatures_of(
+        self, trained: TrainedNet, tunes: bool, ranking: Ranking | None
+    ) -> list[Curved]:
         """Choose the subnetworks of a net, and find their curvature over the training rows."""
         with task("select"), threads_for(work_of_batch(trained)):
-            subnetworks = self._select(trained)
+            subnetworks = self._select(trained, ranking)
         work = work_of_batch(trained, max(map(len, subnetworks)))
         with task("curvature"), threads_for(work):
             return curved_parts(
@@ -484,10 +518,9 @@ class SubnetLaplace(BayesianNet):
         """Sizes of a path, or the one of the parameter."""
         return [self.subnetwork_size] if self._sizes is None else self._sizes
 
-    def _select(self, trained: TrainedNet) -> list[Subnetwork]:
-        """Step 2: the subnetwork of each size."""
-        candidates = candidate_mask(trained.module, self.candidates)
-        selector = Selector(trained, self.selection, candidates)
+    def _select(self, trained: TrainedNet, ranking: Ranking | None = None) -> list[Subnetwork]:
+        """Step 2: the subnetwork of each size, by a ranking where there is one."""
+        selector = self._selector(trained, ranking)
         # A user's own selection may draw from the global random states.
         given = callable(self.selection)
         with RandomStream(trained.seed).everywhere() if given else contextlib.nullcontext():

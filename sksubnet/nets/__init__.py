@@ -21,7 +21,7 @@ from sksubnet.nets.keeping import Packed, keepable_copy, make_keepable
 from sksubnet.nets.loading import BlockedRows
 from sksubnet.nets.modules import Training, load
 from sksubnet.nets.named_inputs import NamedInputs
-from sksubnet.nets.noise import NoiseNet, fit_noise
+from sksubnet.nets.noise import NoiseNet, fit_noise, noise_training
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.stored import (
     PLAIN,
@@ -101,6 +101,7 @@ __all__ = [
     "make_keepable",
     "n_epochs_kept",
     "n_outputs_of",
+    "noise_training",
     "prepare",
     "resolved",
     "take_rows",

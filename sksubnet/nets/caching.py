@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from joblib import Memory
 
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.files import write_whole
-from sksubnet.nets.modules import Training
+
+T = TypeVar("T")
 
 CHECKSUM = hashlib.sha256
 CHECKSUM_BYTES = CHECKSUM().digest_size
@@ -32,8 +33,8 @@ class TrainingMemory:
     memory: Any
     net: str
 
-    def recall_or(self, train: Callable[[], list[Training]], *content: Any) -> list[Training]:
-        """Return the trainings that depend on this content, from the memory or anew."""
+    def recall_or(self, train: Callable[[], list[T]], *content: Any) -> list[T]:
+        """Return trainings, or what depends on them, of this content from the memory or anew."""
         found = fingerprint(self.net, *content)
         if found.unreadable:
             return train()
@@ -41,11 +42,11 @@ class TrainingMemory:
             return self._from_folder(train, found.digest)
         return self._from_cache(train, found.digest)
 
-    def _from_folder(self, train: Callable[[], list[Training]], key: str) -> list[Training]:
+    def _from_folder(self, train: Callable[[], list[T]], key: str) -> list[T]:
         store = self.memory.store_backend
         # joblib counts folders of such names, by the last use of a file of this name.
         path = Path(store.location) / "sksubnet" / "training" / key / "output.pkl"
-        trainings = unsealed(key, read(path))
+        trainings: list[T] | None = unsealed(key, read(path))
         if store.verbose > 0:
             print(f"[Memory] {'Training' if trainings is None else 'Recalling'} the nets {key}")
         if trainings is not None:
@@ -58,8 +59,8 @@ class TrainingMemory:
             self._warn_of(error)
         return trainings
 
-    def _from_cache(self, train: Callable[[], list[Training]], key: str) -> list[Training]:
-        trained: list[Training] = []
+    def _from_cache(self, train: Callable[[], list[T]], key: str) -> list[T]:
+        trained: list[T] = []
 
         def sealed_trainings(key: str) -> bytes:
             trained.extend(train())
@@ -83,13 +84,13 @@ class TrainingMemory:
         )
 
 
-def seal(key: str, trainings: list[Training]) -> bytes:
+def seal(key: str, trainings: list[T]) -> bytes:
     """Pickle trainings, behind a checksum of that and the key."""
     content = pickle.dumps(trainings)
     return CHECKSUM(key.encode() + content).digest() + content
 
 
-def unsealed(key: str, entry: Any) -> list[Training] | None:
+def unsealed(key: str, entry: Any) -> list[T] | None:
     """Return the trainings of an entry; ``None``, with nothing of it run, where it is damaged."""
     if not isinstance(entry, bytes) or len(entry) < CHECKSUM_BYTES:
         return None
@@ -97,7 +98,7 @@ def unsealed(key: str, entry: Any) -> list[Training] | None:
     if CHECKSUM(key.encode() + content).digest() != checksum:
         return None
     try:
-        trainings: list[Training] = pickle.loads(content)
+        trainings: list[T] = pickle.loads(content)
     except Exception:  # of classes that are no longer where they were
         return None
     return trainings

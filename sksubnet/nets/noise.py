@@ -18,7 +18,7 @@ from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
 from sksubnet.nets.default import Schedule, TabularNet
 from sksubnet.nets.encoding import Encoding
 from sksubnet.nets.inputs import latent_of
-from sksubnet.nets.modules import load
+from sksubnet.nets.modules import Training, load, outcome
 from sksubnet.nets.randomness import RandomStream
 from sksubnet.nets.trained import Latent, Rows
 from sksubnet.nets.training import fit_net, prepare
@@ -89,8 +89,17 @@ def _factor(latent: Latent, X: Tensor) -> Tensor:
     return change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp()
 
 
-def fit_noise(train: Rows, held_out: Rows, dtype: torch.dtype, seed: int) -> NoiseNet:
-    """Train on squared residuals, the targets (N, C) of the rows; stop early on those held out."""
+def fit_noise(
+    train: Rows,
+    held_out: Rows,
+    dtype: torch.dtype,
+    seed: int,
+    training: Training | None = None,
+) -> NoiseNet:
+    """Train on squared residuals, the targets (N, C) of the rows; stop early on those held out.
+
+    Or take a training that is known.
+    """
     weights = train.weights / train.weights.sum()
     level = (weights @ train.y).clamp(min=torch.finfo(train.y.dtype).tiny)
     row_weights = train.weights.double().cpu().numpy()
@@ -110,5 +119,11 @@ def fit_noise(train: Rows, held_out: Rows, dtype: torch.dtype, seed: int) -> Noi
     with stream.everywhere():
         net = prepare(net, X[:2], n_outputs=train.y.shape[1], dtype=dtype)
     net.module_.to(train.X.device)
-    load(net, fit_net(net, train, held_out, stream))
+    load(net, training or fit_net(net, train, held_out, stream))
     return NoiseNet((net,), (level.double().cpu(),), (encoding,))
+
+
+def noise_training(train: Rows, held_out: Rows, dtype: torch.dtype, seed: int) -> Training:
+    """Train as :func:`fit_noise`; what is kept of it."""
+    (net,) = fit_noise(train, held_out, dtype, seed).nets
+    return outcome(net)

@@ -8,7 +8,9 @@ Read first: `Selector` in `subnetwork.py`.
 
 from sksubnet.selection.reference import explained_variance
 from sksubnet.selection.subnetwork import (
+    RANKED,
     VARIANCE_SHARE,
+    Ranking,
     Selector,
     Subnetwork,
     candidate_mask,
@@ -19,7 +21,9 @@ from sksubnet.selection.subnetwork import (
 )
 
 __all__ = [
+    "RANKED",
     "VARIANCE_SHARE",
+    "Ranking",
     "Selector",
     "Subnetwork",
     "candidate_mask",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +14,13 @@ from torch import Tensor, nn
 
 from sksubnet.posterior import output_energy, plan_for
 from sksubnet.selection.greedy import PATIENT, Chosen, Growth, choose_grown, grow
-from sksubnet.selection.reference import Problem, n_listed, selection_problem
+from sksubnet.selection.reference import (
+    SHORTLIST,
+    SHORTLIST_PER_WEIGHT,
+    Problem,
+    n_listed,
+    selection_problem,
+)
 from sksubnet.selection.scores import SCORES
 
 if TYPE_CHECKING:
@@ -111,6 +116,9 @@ class Subnetwork:
 
 SELECTIONS = (*SCORES, "greedy", "last_layer")
 AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.05, 100, 500
+RANKED = SHORTLIST // SHORTLIST_PER_WEIGHT
+"""Weights up to which the rankings of all sizes begin alike."""
+
 VARIANCE_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?% variance")
 
 CANDIDATES = ("weights", "all")
@@ -240,6 +248,23 @@ def n_wanted(
     return int(named.sum()) if named is not None else n_selected(size, int(candidates.sum()))
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best weights by a score or a search.
+
+    Attributes
+    ----------
+    order : Tensor of shape (k,)
+        Positions in the weight vector, the best first.
+    curve : Tensor of shape (k,) or None
+        Share of the predictive variance that the first 1, 2, ..., k of them keep, where the search
+        measures it.
+    """
+
+    order: Tensor
+    curve: Tensor | None = None
+
+
 class Selector:
     """Picks the subnetworks of one net: by a score, by a search, or the weights that are named.
 
@@ -248,9 +273,16 @@ class Selector:
     little more than the largest.
     """
 
-    def __init__(self, trained: TrainedNet, selection: Any, candidates: Tensor) -> None:
+    def __init__(
+        self,
+        trained: TrainedNet,
+        selection: Any,
+        candidates: Tensor,
+        ranking: Ranking | None = None,
+    ) -> None:
         self.trained, self.selection, self.candidates = trained, selection, candidates
         self.named = explicit_selection(trained.module, selection, candidates)
+        self._rankings = {} if ranking is None else {self._kind(RANKED): ranking}
         self._growths: dict[tuple[int, bool], tuple[Problem, Growth]] = {}
 
     def pick_each(self, sizes: Sequence[int | float | str]) -> list[Subnetwork]:
@@ -277,22 +309,51 @@ class Selector:
             return _grown(self.trained, indices, share)
         if n == len(indices):
             return indices, {}
-        if not is_greedy(self.selection):
-            return _best(self._scores, indices, n), {}
-        problem, growth = self._growth(indices, n)
-        chosen = choose_grown(growth, min(n, len(problem.columns)))
-        return _explained(problem, chosen)
+        if is_greedy(self.selection) and n <= PATIENT:
+            problem, growth = self._growth(indices, n)
+            return _explained(problem, choose_grown(growth, n))
+        ranking = self.ranked(n)
+        found = ranking.order[:n].sort().values
+        if ranking.curve is None:
+            return found, {}
+        curve = ranking.curve[:n].numpy()
+        return found, {"explained_variance": float(curve[-1]), "explained_curve": curve}
 
-    @functools.cached_property
-    def _scores(self) -> Tensor:
-        """Score (P,) of each weight."""
-        named = isinstance(self.selection, str)
-        score = SCORES[self.selection] if named else self.selection
-        return _checked_scores(score(self.trained), len(self.candidates))
+    def searches_once(self, size: int | float | str) -> bool:
+        """Whether a subnetwork of this size begins the order of ``RANKED`` weights of the search.
 
-    def _growth(self, indices: Tensor, size: int) -> tuple[Problem, Growth]:
+        Scores are not worth keeping, and few weights are searched for anew.
+        """
+        n = n_wanted(size, self.selection, self.candidates, self.named)
+        if n is None or not is_greedy(self.selection):
+            return False
+        return PATIENT < n <= RANKED and n < int(self.candidates.sum())
+
+    def ranked(self, n: int) -> Ranking:
+        """Rank the best ``n`` weights, or more; those of a search that thinks once."""
+        indices, kind = self.candidates.nonzero().squeeze(1), self._kind(n)
+        n = min(n, len(indices))
+        if kind not in self._rankings or len(self._rankings[kind].order) < n:
+            if is_greedy(self.selection):
+                problem, growth = self._growth(indices, n, patient=False)
+                _, order, curve = growth.to(n)
+                found = Ranking(problem.columns[order.cpu()], curve.cpu())
+            else:
+                named = isinstance(self.selection, str)
+                score = SCORES[self.selection] if named else self.selection
+                scores = _checked_scores(score(self.trained), len(self.candidates))
+                order = torch.sort(scores[indices], descending=True, stable=True).indices
+                found = Ranking(indices[order])
+            self._rankings[kind] = found
+        return self._rankings[kind]
+
+    def _kind(self, n: int) -> int:
+        """Tell rankings apart of which one is not the beginning of the other."""
+        return n_listed(n) if is_greedy(self.selection) else 0
+
+    def _growth(self, indices: Tensor, size: int, patient: bool = True) -> tuple[Problem, Growth]:
         """Return the problem that a size is searched in, and how far weights have entered in it."""
-        key = min(n_listed(size), len(indices)), size <= PATIENT
+        key = min(n_listed(size), len(indices)), patient
         if key not in self._growths:
             same = (problem for (n, _), (problem, _) in self._growths.items() if n == key[0])
             problem = next(same, None) or selection_problem(self.trained, indices, size)
@@ -342,11 +403,6 @@ def _explained(problem: Problem, chosen: Chosen) -> tuple[Tensor, dict[str, Any]
     found = problem.columns[chosen.indices.cpu()].sort().values
     kept, curve = float(chosen.shares.mean()), chosen.curve.cpu().numpy()
     return found, {"explained_variance": kept, "explained_curve": curve}
-
-
-def _best(scores: Tensor, indices: Tensor, size: int) -> Tensor:
-    order = torch.sort(scores[indices], descending=True, stable=True).indices
-    return indices[order[:size]].sort().values
 
 
 def _checked_scores(scores: Any, n_weights: int) -> Tensor:

@@ -25,7 +25,7 @@ from user_nets import (
 )
 
 import sksubnet
-from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor, TabularNet
 from sksubnet.baselines import (
     DeepEnsembleClassifier,
     MAPRegressor,
@@ -33,8 +33,9 @@ from sksubnet.baselines import (
     SWAGClassifier,
     VOGNClassifier,
 )
-from sksubnet.estimators import base
+from sksubnet.estimators import base, noise
 from sksubnet.estimators.folds import FOLDS
+from sksubnet.selection.greedy import Growth
 
 LOCK = threading.Lock()
 
@@ -115,7 +116,7 @@ def test_the_folds_of_a_fit_are_one_entry(make, tmp_path, trainings):
         y = y > y.mean()
     model = make(random_state=0, memory=str(tmp_path)).fit(X[:40], y[:40])
     assert len(trainings) == len(model.folds_) == FOLDS
-    assert len(entries(tmp_path)) == 1
+    assert len(entries(tmp_path)) == 2  # the nets, and the order of their weights
     expected = clone(model).set_params(memory=None).fit(X[:40], y[:40]).predictive(X)
     trainings.clear()
     recalled = clone(model).fit(X[:40], y[:40]).predictive(X)
@@ -419,3 +420,53 @@ def test_cleared_memory_trains_anew(tmp_path, trainings):
     assert entries(tmp_path) == []
     model.fit(X, y).fit(X, y)
     assert len(trainings) == 2
+
+
+def test_sizes_share_the_noise_nets_and_the_order_of_the_weights(tmp_path, monkeypatch):
+    X, y = diabetes()
+    calls = []
+    for module, name in ((noise, "noise_training"), (noise, "fit_noise"), (base, "fit_net")):
+        known = getattr(module, name)
+
+        def counted(*args, name=name, known=known):
+            calls.append(name if len(args) < 5 or name == "fit_net" else "recalled")
+            return known(*args)
+
+        monkeypatch.setattr(module, name, counted)
+    grow = Growth.to
+    monkeypatch.setattr(Growth, "to", lambda *args: calls.append("search") or grow(*args))
+    options = {"net": TabularNet(max_epochs=3), "noise": "input", "cv": 2, "random_state": 0}
+    reg = SubnetLaplaceRegressor(**options)
+    found = {}
+    for size in (150, 200, 180):
+        calls.clear()
+        remembers = clone(reg).set_params(memory=str(tmp_path), subnetwork_size=size)
+        found[size] = remembers.fit(X, y), sorted(calls)
+    trained = ["fit_net"] * 2 + ["noise_training"] * 2 + ["recalled"] * 2 + ["search"] * 2
+    assert found[150][1] == trained
+    assert found[200][1] == found[180][1] == ["recalled"] * 2
+    for size, (remembered, _) in found.items():
+        plain = clone(reg).set_params(subnetwork_size=size).fit(X, y)
+        for one, other in zip(remembered.folds_, plain.folds_, strict=True):
+            assert_array_equal(one.subnetwork.indices, other.subnetwork.indices)
+            assert one.subnetwork.explained_variance == other.subnetwork.explained_variance
+        for one, other in zip(
+            remembered.predict(X, return_std=True), plain.predict(X, return_std=True), strict=True
+        ):
+            assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"candidates": "all"}, {"reference": "train"}, {"net__hidden": (40, 40)}, {"random_state": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_search_is_another_order(change, tmp_path):
+    X, y = diabetes()
+    options = {"net": TabularNet(max_epochs=3), "cv": None, "random_state": 0}
+    reg = SubnetLaplaceRegressor(**options, subnetwork_size=150, memory=str(tmp_path))
+    first = reg.fit(X, y).subnetwork_.indices
+    found = clone(reg).set_params(**change).fit(X, y).subnetwork_.indices
+    plain = clone(reg).set_params(**change, memory=None).fit(X, y).subnetwork_.indices
+    assert_array_equal(found, plain)
+    assert not np.array_equal(found, first)
