@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, compute_class_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
 
 from sksubnet.estimators.base import BayesianNet, InitialNet, TrainedFold
 from sksubnet.estimators.folds import Table
@@ -225,7 +226,8 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels from ``classes_``; or 1 for each label of a probability above one half, else 0.
         """
-        nets = self._nets()
+        check_is_fitted(self)
+        nets = self._fitted_nets()
         if len(nets) == 1 and nets[0].decides_by_sign:  # for which no Jacobian is needed
             there = (self._means(X) > 0).numpy().astype(np.int64)
         else:

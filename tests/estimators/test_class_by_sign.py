@@ -9,7 +9,7 @@ from sklearn.datasets import make_multilabel_classification
 from torch import nn
 from user_nets import binary_net, cancer, classifier_net, iris, quick_classifier
 
-from sksubnet import MAPClassifier
+from sksubnet import DeepEnsembleClassifier, MAPClassifier
 from sksubnet.jacobian import rows
 from sksubnet.posterior import gaussian, kernel
 
@@ -116,4 +116,12 @@ def test_the_sign_of_the_mean_is_not_the_class_of_a_mixture():
 def test_other_estimators_are_asked_for_probabilities():
     X, y = cancer()
     clf = MAPClassifier(binary_net(), random_state=0).fit(X, y)
+    assert_array_equal(clf.predict(far_rows(X)), by_probability(clf, far_rows(X)))
+
+
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_members_of_an_ensemble(n_members):
+    X, y = cancer()
+    member = quick_classifier(binary_net(), subnetwork_size=12)
+    clf = DeepEnsembleClassifier(member, n_members=n_members, random_state=0).fit(X, y)
     assert_array_equal(clf.predict(far_rows(X)), by_probability(clf, far_rows(X)))
