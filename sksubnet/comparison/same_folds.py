@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pickle import PicklingError
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
@@ -95,15 +97,18 @@ def compare(
     of that Gaussian; one whose ``predict`` has no ``return_std`` by the root mean squared error. Of
     an estimator with a ``target_transform`` all of this is taken from its predictive distribution.
 
-    What follows ± on the test folds is their standard deviation divided by √K, for K folds. It is
-    no more than a guide, because the folds share training rows [1]_. Fits that are scored on one
+    What follows ± on the test folds is their standard deviation times √(1 / K + n_test / n_train),
+    for K folds: that of the mean if the folds were independent, corrected for the rows that their
+    trainings share [1]_. It is no more than a guide, because no estimate of it is without bias
+    [2]_. Fits that are scored on one
     shifted set share all its rows too, so that their average is hardly more certain than one of
     them: there ± is the standard deviation over the fits, without the error of sampling the shifted
     rows. Differences are taken fold by fold, which makes them more certain than the scores.
 
     References
     ----------
-    .. [1] Bengio and Grandvalet, "No unbiased estimator of the variance of K-fold
+    .. [1] Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+    .. [2] Bengio and Grandvalet, "No unbiased estimator of the variance of K-fold
        cross-validation", JMLR 2004.
 
     Examples
@@ -118,8 +123,8 @@ def compare(
     >>> result.to_frame()["log loss"][["mean", "error", "difference"]].round(2)
     statistic             mean  error  difference
     set        estimator
-    test folds Bayes      0.18   0.08        0.00
-               linear     0.09   0.04       -0.09
+    test folds Bayes      0.18   0.12        0.00
+               linear     0.09   0.06       -0.09
     scaled     Bayes      0.34   0.16        0.00
                linear     0.17   0.06       -0.17
     """
@@ -145,6 +150,8 @@ def compare(
     elif isinstance(scoring, str):
         scoring = [scoring]
 
+    if any(map(_uses_torch, estimators.values())):
+        _start_torch()
     scores: dict[str, list[Folds]] = {}
     fitted: dict[str, list[Any]] = {}
     for name, estimator in bar_over(estimators.items(), "Estimators", shown=verbose > 0):
@@ -172,7 +179,23 @@ def compare(
                 )
             raise
         scores[str(name)], fitted[str(name)] = [folds, *on_shifted], fits
-    return _gather(scores, fitted, ("test folds", *map(str, shifted)), directions)
+    share = float(np.mean([len(test) / len(train) for train, test in splits]))
+    return _gather(scores, fitted, ("test folds", *map(str, shifted)), directions, share)
+
+
+def _uses_torch(estimator: Any) -> bool:
+    """Whether the estimator, or one inside it, is of this package or of skorch."""
+    parts = [estimator, *estimator.get_params(deep=True).values()]
+    homes = {base.__module__.partition(".")[0] for part in parts for base in type(part).__mro__}
+    return not homes.isdisjoint({"sksubnet", "skorch"})
+
+
+@functools.cache
+def _start_torch() -> None:
+    """Take a step of an optimiser, for the first one loads what is no time of an estimator's."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.square().sum().backward()
+    torch.optim.AdamW([weight]).step()
 
 
 def _score_fits(scorer: Any, fits: list[Any], rows: Rows, n_jobs: int | None) -> Folds:
@@ -188,6 +211,7 @@ def _gather(
     fitted: dict[str, list[Any]],
     sets: tuple[str, ...],
     directions: dict[str, int],
+    test_share: float,
 ) -> Comparison:
     """One array of all scores, ``neg_`` ones turned back into losses, times last."""
     first = next(iter(scores.values()))[0]
@@ -208,7 +232,7 @@ def _gather(
             better[name.removeprefix("neg_")] = -1
         else:
             better[name] = 0 if key in SECONDS else directions.get(name, 1)
-    return Comparison(values, sets, tuple(scores), better, fitted)
+    return Comparison(values, sets, tuple(scores), better, fitted, test_share)
 
 
 def _check_estimators(estimators: Any, *, probabilities_needed: bool) -> None:

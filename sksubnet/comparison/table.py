@@ -19,13 +19,18 @@ SECONDS = {"fit_time": "fit s", "score_time": "score s"}
 """Scores that are times: how `cross_validate` names them, and how they print."""
 
 
+LEAST_FOLDS_OF_STARS = 5
+"""Folds below which nothing is said of which differences are more than chance."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Scores of several estimators on the same folds, made by :func:`sksubnet.compare`.
 
     It prints as a table, in a notebook too: for each set of rows the scores, then the differences
-    to the first estimator, taken fold by fold. What follows ± is described at ``error``. A star
-    marks the best estimator of a column, and every other whose difference to it is within ±.
+    to the first estimator, taken fold by fold. What follows ± is described at ``error``. With five
+    folds or more a star marks the best estimator of a column, and every other whose difference to
+    it is within ±; fewer do not tell the error well enough to say so.
 
     Parameters
     ----------
@@ -39,6 +44,13 @@ class Comparison:
         The scores: -1 where lower is better, 1 where higher is, 0 where neither.
     estimators : dict of str to list of estimators
         The fitted estimators, one for each fold.
+    test_share : float, default=None
+        Rows of a test fold over those of the training, the mean over the folds; ``None`` is that of
+        K folds of the same rows, 1 / (K - 1).
+
+    References
+    ----------
+    .. [1] Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
 
     Examples
     --------
@@ -48,13 +60,13 @@ class Comparison:
     >>> result = Comparison(losses[None, :, None], ("test folds",), ("a", "b"), {"loss": -1}, {})
     >>> result
     test folds        loss
-    a           0.70±0.12
-    b           0.60±0.12*
+    a           0.70±0.18
+    b           0.60±0.18
     <BLANKLINE>
     minus a            loss
     b           -0.10±0.00
     <BLANKLINE>
-    ± standard error over 3 folds; * best, or within ± of it fold by fold
+    ± corrected standard error over 3 folds
     """
 
     values: FloatArray
@@ -62,6 +74,7 @@ class Comparison:
     names: tuple[str, ...]
     better: dict[str, int]
     estimators: dict[str, list[Any]]
+    test_share: float | None = None
 
     def mean(self) -> FloatArray:
         """Mean over the folds.
@@ -78,11 +91,13 @@ class Comparison:
         Returns
         -------
         ndarray of shape (n_sets, n_estimators, n_scores)
-            On the test folds the standard error over the folds. On shifted sets the standard
+            On the test folds the standard error over the folds, corrected for the rows that the
+            trainings share [1]_: the root of the variance over the folds times 1 / K, for K folds,
+            plus `test_share`. On shifted sets the standard
             deviation over the fits, because an average over fits that share most of their training
             rows and all test rows is hardly more certain than one of them.
         """
-        return _error(self.values)
+        return self._error(self.values)
 
     def difference(self) -> tuple[FloatArray, FloatArray]:
         """Difference to the first estimator, taken fold by fold.
@@ -93,7 +108,7 @@ class Comparison:
             Mean of the differences and its uncertainty, as in ``mean`` and ``error``.
         """
         differences = self.values - self.values[:, :1]
-        return _mean(differences), _error(differences)
+        return _mean(differences), self._error(differences)
 
     def to_frame(self) -> Any:
         """All means and uncertainties as a data frame.
@@ -188,36 +203,37 @@ class Comparison:
         direction = np.array(list(self.better.values()))
         mean = self.mean()
         best = np.where(np.isnan(mean), -np.inf, direction * mean).argmax(axis=1)
+        enough = self.values.shape[-1] >= LEAST_FOLDS_OF_STARS
         gap = self.values - np.take_along_axis(self.values, best[:, None, :, None], axis=1)
-        # a single fold has no error: then only the best itself
-        within = np.abs(_mean(gap)) <= np.nan_to_num(_error(gap))
+        within = np.abs(_mean(gap)) <= np.nan_to_num(self._error(gap))
         several = (~np.isnan(mean)).sum(axis=1, keepdims=True) > 1
-        stars: NDArray[np.bool_] = within & several & (direction != 0)
+        stars: NDArray[np.bool_] = enough & within & several & (direction != 0)
         return stars
+
+    def _error(self, values: FloatArray) -> FloatArray:
+        """Uncertainty of the means; the first set is the test folds, the others are shifted."""
+        n_folds = values.shape[-1]
+        if n_folds < 2:
+            return np.full(values.shape[:-1], np.nan)
+        test_share = 1 / (n_folds - 1) if self.test_share is None else self.test_share
+        spread: FloatArray = values.std(axis=-1, ddof=1)
+        spread[0] *= np.sqrt(1 / n_folds + test_share)
+        return spread
 
     def _legend(self) -> str:
         n_folds = self.values.shape[-1]
         if n_folds < 2:
-            return "one fold, so without ±; * best"
+            return "one fold, so without ±"
         shifted = "" if len(self.sets) < 2 else " (standard deviation on shifted sets)"
-        best = "" if len(self.names) < 2 else "; * best, or within ± of it fold by fold"
-        return f"± standard error over {n_folds} folds{shifted}{best}"
+        starred = len(self.names) > 1 and n_folds >= LEAST_FOLDS_OF_STARS
+        best = "; * best, or within ± of it fold by fold" if starred else ""
+        return f"± corrected standard error over {n_folds} folds{shifted}{best}"
 
 
 def _mean(values: FloatArray) -> FloatArray:
     """Mean over the folds: (n_sets, n_estimators, n_scores)."""
     mean: FloatArray = values.mean(axis=-1)
     return mean
-
-
-def _error(values: FloatArray) -> FloatArray:
-    """Uncertainty of the means; the first set is the test folds, the others are shifted."""
-    n_folds = values.shape[-1]
-    if n_folds < 2:
-        return np.full(values.shape[:-1], np.nan)
-    spread: FloatArray = values.std(axis=-1, ddof=1)
-    spread[0] /= np.sqrt(n_folds)
-    return spread
 
 
 def _cells(mean: FloatArray, error: FloatArray, stars: NDArray[np.bool_], sign: str) -> list[str]:

@@ -67,6 +67,9 @@ class BayesianNetRegressor(RegressorMixin, BayesianNet):
         ],
     }
 
+    # Asked for from the start, so that a pipeline passes them on where metadata is routed, too.
+    __metadata_request__predict: ClassVar = {"return_std": True, "return_cov": True}
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True

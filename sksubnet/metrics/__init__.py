@@ -17,6 +17,7 @@ from sksubnet.metrics.scorers import (
     neg_expected_calibration_error_scorer,
     neg_gaussian_crps_scorer,
     neg_gaussian_nll_scorer,
+    neg_predictive_crps_scorer,
     neg_predictive_nll_scorer,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "neg_expected_calibration_error_scorer",
     "neg_gaussian_crps_scorer",
     "neg_gaussian_nll_scorer",
+    "neg_predictive_crps_scorer",
     "neg_predictive_nll_scorer",
 ]

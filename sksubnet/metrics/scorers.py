@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
 
 from sksubnet.metrics.arrays import row_mean
@@ -13,6 +16,53 @@ from sksubnet.metrics.classification import expected_calibration_error
 from sksubnet.metrics.regression import gaussian_crps, gaussian_nll
 
 
+class Scorer(_BaseScorer):
+    """A score of a fitted estimator on rows, with the name and documentation of a function.
+
+    It asks the estimator itself: what ``make_scorer`` knows has one prediction of a row.
+    """
+
+    def __init__(self, score: Callable[..., float], response_method: str) -> None:
+        super().__init__(score, 1, {}, response_method)
+        functools.update_wrapper(self, score)
+
+    def __call__(
+        self, estimator: Any, X: Any, y_true: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Score a fitted estimator on rows."""
+        return float(self._score_func(estimator, X, y_true, sample_weight))
+
+    def _score(
+        self, method_caller: Any, estimator: Any, X: Any, y_true: ArrayLike, **kwargs: Any
+    ) -> float:
+        return self(estimator, X, y_true, **kwargs)
+
+    def set_score_request(self, **kwargs: Any) -> Scorer:
+        """Return a scorer that asks for weights of rows; this one, which all share, stays."""
+        asking: Scorer = _copy(self.__name__)
+        return _BaseScorer.set_score_request(asking, **kwargs)
+
+    def __repr__(self) -> str:
+        return self.__name__
+
+    def __reduce__(self) -> Any:
+        if "_metadata_request" not in vars(self):
+            return self.__name__
+        return _copy, (self.__name__,), {"_metadata_request": self._metadata_request}
+
+
+def _copy(name: str) -> Scorer:
+    """Make a scorer of this module anew, by its name."""
+    shared: Scorer = globals()[name]
+    return Scorer(shared._score_func, shared._response_method)
+
+
+def scorer(response_method: str) -> Callable[[Callable[..., float]], Scorer]:
+    """Make a scorer of a function that scores by such a method of the estimator."""
+    return functools.partial(Scorer, response_method=response_method)
+
+
+@scorer("predict")
 def neg_gaussian_nll_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -43,10 +93,12 @@ def neg_gaussian_nll_scorer(
     >>> cross_val_score(BayesianRidge(), X, y, cv=2, scoring=neg_gaussian_nll_scorer).shape
     (2,)
     """
+    estimator, X = _last_step(estimator, X)
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_nll(y, mean, std, sample_weight=sample_weight)
 
 
+@scorer("predict")
 def neg_gaussian_crps_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -62,10 +114,12 @@ def neg_gaussian_crps_scorer(
     >>> neg_gaussian_crps_scorer(BayesianRidge().fit(X, y), X, y) < 0
     True
     """
+    estimator, X = _last_step(estimator, X)
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_crps(y, mean, std, sample_weight=sample_weight)
 
 
+@scorer("predict")
 def neg_predictive_nll_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -107,13 +161,51 @@ def neg_predictive_nll_scorer(
     >>> len(search.cv_results_["mean_test_score"])
     2
     """
-    while isinstance(estimator, Pipeline):
-        X, estimator = estimator[:-1].transform(X) if len(estimator) > 1 else X, estimator[-1]
-    log_prob = estimator.predictive(X).log_prob(np.asarray(y, dtype=np.float64))
+    log_prob = _predictive(estimator, X).log_prob(np.asarray(y, dtype=np.float64))
     n_targets = np.asarray(y).reshape(len(log_prob), -1).shape[1]
     return row_mean(log_prob / n_targets, sample_weight)
 
 
+@scorer("predict")
+def neg_predictive_crps_scorer(
+    estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+) -> float:
+    """Minus the mean continuous ranked probability score of ``estimator.predictive(X)``.
+
+    In the units of the target and, unlike `neg_gaussian_crps_scorer`, of the predictive
+    distribution itself, whatever its shape. Parameters and result are those of
+    `neg_predictive_nll_scorer`, but for several targets, which are scored one by one.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sksubnet import MAPRegressor
+    >>> from sksubnet.metrics import neg_predictive_crps_scorer
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = MAPRegressor(target_transform="log", random_state=0).fit(X[:100], y[:100])
+    >>> neg_predictive_crps_scorer(reg, X[100:], y[100:]) < 0
+    True
+    """
+    return -row_mean(_predictive(estimator, X).crps(np.asarray(y, dtype=np.float64)), sample_weight)
+
+
+def _predictive(estimator: Any, X: Any) -> Any:
+    """Predictive distribution of rows by an estimator, or by the last step of a pipeline."""
+    last, rows = _last_step(estimator, X)
+    return last.predictive(rows)
+
+
+def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Last step of a pipeline and the rows that reach it, for a pipeline knows not all methods.
+
+    Nor does it pass ``return_std`` on unasked where metadata is routed.
+    """
+    while isinstance(estimator, Pipeline):
+        X, estimator = estimator[:-1].transform(X) if len(estimator) > 1 else X, estimator[-1]
+    return estimator, X
+
+
+@scorer("predict_proba")
 def neg_expected_calibration_error_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:

@@ -1,6 +1,7 @@
 """What a comparison says: numbers by hand, text, notebook, data frame."""
 
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,6 +17,9 @@ VALUES = np.array(
 )
 
 
+FIVE_FOLDS = np.concatenate([VALUES, VALUES.mean(axis=-1, keepdims=True)], axis=-1)
+
+
 def comparison(values, direction):
     names = tuple("abc"[: values.shape[1]])
     return Comparison(
@@ -27,13 +31,19 @@ def test_means_errors_and_differences_in_numbers():
     result = comparison(VALUES, -1)
     np.testing.assert_allclose(result.mean()[..., 0], [[3.0, 3.125, 9.25], [5.0, 4.5, 2.5]])
     # sums of squares of the deviations: 14, 9.6875, 0.25 and 4, 11, 27
-    errors = [np.sqrt(np.array([14, 9.6875, 0.25]) / 3 / 4), np.sqrt(np.array([4, 11, 27]) / 3)]
+    # on the test folds of 4: 1 / 4, and 1 / 3 for the rows that the trainings share
+    corrected = 1 / 4 + 1 / 3
+    squares = np.array([[14, 9.6875, 0.25], [4, 11, 27]])
+    errors = np.sqrt(squares / 3 * [[corrected], [1.0]])
     np.testing.assert_allclose(result.error()[..., 0], errors)
     mean, error = result.difference()
     np.testing.assert_allclose(mean[..., 0], [[0.0, 0.125, 6.25], [0.0, -0.5, -2.5]])
     # of the differences: (0.5, 0, 0.5, -0.5), (8, 7.5, 6, 3.5), (-2, 0, 0, 0), (3, -3, -5, -5)
     squares = np.array([[0, 0.6875, 12.25], [0, 3.0, 43.0]])
-    np.testing.assert_allclose(error[..., 0], np.sqrt(squares / 3) / [[2.0], [1.0]])
+    np.testing.assert_allclose(error[..., 0], np.sqrt(squares / 3 * [[corrected], [1.0]]))
+    given = replace(result, test_share=0.1)
+    np.testing.assert_allclose(given.error()[0, :, 0], errors[0] * np.sqrt(0.35 / corrected))
+    np.testing.assert_allclose(given.error()[1, :, 0], errors[1])
 
 
 def starred(result):
@@ -47,42 +57,45 @@ def starred(result):
 
 
 def test_stars_mark_the_best_and_what_its_error_does_not_tell_from_it():
-    # moved: a - c is 2.5 with a standard deviation of 3.8 (its standard error would be 1.9)
-    assert starred(comparison(VALUES, -1)) == ["ab", "abc"]
-    assert starred(comparison(VALUES, 1)) == ["c", "abc"]
-    assert starred(comparison(VALUES, 0)) == ["", ""]
+    # moved: a - c is 2.5 with a standard deviation of 3.3 (its standard error would be 1.5)
+    assert starred(comparison(FIVE_FOLDS, -1)) == ["ab", "abc"]
+    assert starred(comparison(FIVE_FOLDS, 1)) == ["c", "abc"]
+    assert starred(comparison(FIVE_FOLDS, 0)) == ["", ""]
+    for n_folds in range(1, 5):
+        few = comparison(FIVE_FOLDS[..., :n_folds], -1)
+        assert "*" not in str(few) and "<b>" not in few._repr_html_()
     # alone in its column: nothing to be better than
-    alone = np.where(np.arange(3)[:, None, None] == 1, VALUES, np.nan)
+    alone = np.where(np.arange(3)[:, None, None] == 1, FIVE_FOLDS, np.nan)
     assert starred(comparison(alone, -1)) == ["", ""]
-    gone = np.where(np.arange(3)[:, None, None] == 0, np.nan, VALUES)
+    gone = np.where(np.arange(3)[:, None, None] == 0, np.nan, FIVE_FOLDS)
     assert starred(comparison(gone, -1)) == ["b", "bc"]
 
 
 TEXT = """\
 test folds       loss   score s
-a           3.00±1.08*  0.01000
+a           3.00±1.25*  0.01000
 b                       0.02000
-c           9.25±0.14   0.04000
+c           9.25±0.17   0.04000
 
 minus a         loss
 b
-c           +6.2±1.0
+c           +6.2±1.2
 
 moved          loss
-a           5.0±1.2*
-b           4.5±1.9*
-c           2.5±3.0*
+a           5.0±1.0*
+b           4.5±1.7*
+c           2.5±2.6*
 
 minus a         loss
-b           -0.5±1.0
-c           -2.5±3.8
+b           -0.5±0.9
+c           -2.5±3.3
 
-± standard error over 4 folds (standard deviation on shifted sets); * best, or within ± of it \
-fold by fold"""
+± corrected standard error over 5 folds (standard deviation on shifted sets); * best, or within \
+± of it fold by fold"""
 
 
 def small_comparison(names=("a", "b", "c")):
-    values = np.concatenate([VALUES, np.full_like(VALUES, np.nan)], axis=2)
+    values = np.concatenate([FIVE_FOLDS, np.full_like(FIVE_FOLDS, np.nan)], axis=2)
     values[0, :, 1] = [[0.01], [0.02], [0.04]]
     values[0, 1, 0] = np.nan
     better = {"loss": -1, "score s": 0}
@@ -124,10 +137,10 @@ def test_notebooks_show_the_same_cells_and_any_name():
 
 @pytest.mark.parametrize(
     ("scale", "first"),
-    [(1.0, "3.00±1.08*"), (1e4, "30000±10801*"), (1e-4, "0.000300±0.000108*")],
+    [(1.0, "3.00±1.25*"), (1e4, "30000±12550*"), (1e-4, "0.000300±0.000125*")],
 )
 def test_decimals_follow_the_error(scale, first):
-    text = str(comparison(VALUES * scale, -1)).splitlines()[1]
+    text = str(comparison(FIVE_FOLDS * scale, -1)).splitlines()[1]
     assert text.split() == ["a", first]
 
 
