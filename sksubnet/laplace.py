@@ -60,14 +60,15 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_mean"
+    prior_precision : float or str, default="validation_1sd"
         Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
         minimises the negative log likelihood of rows that the nets have not seen.
-        ``"validation_mean"`` is the geometric mean of all precisions, each as likely as it makes
-        these rows, which varies less where they tell little. ``"validation_half_se"`` and
-        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
-        half a standard error, or one, of their difference: more variance away from the data. All
-        four stay where the prior alone gives an average row between 1 and 10 standard deviations of
+        ``"validation_1sd"`` takes all precisions, each as likely as it makes these rows, and is one
+        standard deviation of their logarithm below its mean: the more variance away from the data
+        the less these rows tell, and less by chance than the lowest loss.
+        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
+        exceeds the lowest by at most half a standard error, or one, of their difference. All four
+        stay where the prior alone gives an average row between 1 and 10 standard deviations of
         the target, or logits, because unseen rows say nothing about directions that the data do not
         touch; ``tuning_.summary()`` tells when they end at a limit. ``"evidence"`` maximises the
         marginal likelihood, and decides where fewer than 20 rows are unseen.
@@ -187,7 +188,7 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_mean",
+        prior_precision: float | str = "validation_1sd",
         link: str = "extended_probit",
         class_weight: Any = None,
         cv: Any = "auto",
@@ -264,14 +265,15 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
     covariance : {"full", "diag"}, default="full"
         Covariance of the posterior. With ``subnetwork_size="all"`` these are full and diagonal
         Laplace.
-    prior_precision : float or str, default="validation_mean"
+    prior_precision : float or str, default="validation_1sd"
         Precision of the Gaussian prior on the selected weights, in 1 / weight². ``"validation"``
         minimises the negative log likelihood of rows that the nets have not seen.
-        ``"validation_mean"`` is the geometric mean of all precisions, each as likely as it makes
-        these rows, which varies less where they tell little. ``"validation_half_se"`` and
-        ``"validation_1se"`` take the smallest precision whose loss exceeds the lowest by at most
-        half a standard error, or one, of their difference: more variance away from the data. All
-        four stay where the prior alone gives an average row between 1 and 10 standard deviations of
+        ``"validation_1sd"`` takes all precisions, each as likely as it makes these rows, and is one
+        standard deviation of their logarithm below its mean: the more variance away from the data
+        the less these rows tell, and less by chance than the lowest loss.
+        ``"validation_half_se"`` and ``"validation_1se"`` take the smallest precision whose loss
+        exceeds the lowest by at most half a standard error, or one, of their difference. All four
+        stay where the prior alone gives an average row between 1 and 10 standard deviations of
         the target, or logits, because unseen rows say nothing about directions that the data do not
         touch; ``tuning_.summary()`` tells when they end at a limit. ``"evidence"`` maximises the
         marginal likelihood, and decides where fewer than 20 rows are unseen.
@@ -433,7 +435,7 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         reference: Any = "mixtures",
         candidates: Any = "weights",
         covariance: str = "full",
-        prior_precision: float | str = "validation_mean",
+        prior_precision: float | str = "validation_1sd",
         noise: Any = "auto",
         normalize_y: bool = True,
         target_transform: Any = None,

@@ -57,8 +57,8 @@ from sksubnet.nets import (
 from sksubnet.posterior import (
     Posterior,
     Tuned,
+    below_mean,
     check_curvature_fits,
-    likely,
     lowest,
     maximise_evidence,
     mixture_scale,
@@ -83,7 +83,7 @@ from sksubnet.selection import (
 
 HELD_OUT_RULES = {
     "validation": lowest,
-    "validation_mean": likely,
+    "validation_1sd": below_mean,
     "validation_half_se": within_errors(0.5),
     "validation_1se": within_errors(1.0),
 }

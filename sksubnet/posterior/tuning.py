@@ -83,11 +83,11 @@ def within_errors(n_errors: float) -> Rule:
     return choose
 
 
-def likely(scanned: Scanned) -> float:
-    """Geometric mean of the ratios, each as likely as it makes the rows.
+def below_mean(scanned: Scanned) -> float:
+    """Ratio one standard deviation of the logarithm below its mean, as likely as the rows make it.
 
-    That is the posterior mean of the logarithm, under a uniform prior over what was scanned. Where
-    the rows tell little the lowest loss is at one end or the other by chance, the mean is not.
+    Under a uniform prior over what was scanned. Where the rows tell little the lowest loss is at
+    one end or the other by chance, but these moments are not.
     """
     finite = [point for point in scanned.points if math.isfinite(point.loss)]
     points = sorted(finite, key=lambda point: point.ratio)
@@ -97,8 +97,10 @@ def likely(scanned: Scanned) -> float:
         return best.ratio
     losses = torch.tensor([point.loss for point in points], dtype=torch.float64)
     likelihood = (-float(scanned.weights.sum()) * (losses - best.loss)).exp()
-    mean = torch.trapezoid(likelihood * logs, logs) / torch.trapezoid(likelihood, logs)
-    return math.exp(float(mean))
+    total = torch.trapezoid(likelihood, logs)
+    mean = torch.trapezoid(likelihood * logs, logs) / total
+    variance = torch.trapezoid(likelihood * (logs - mean).square(), logs) / total
+    return max(points[0].ratio, math.exp(float(mean - variance.sqrt())))
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ def test_sample_weight(model, data):
             "prior_precision",
             [
                 "validation",
-                "validation_mean",
+                "validation_1sd",
                 "validation_half_se",
                 "validation_1se",
                 "evidence",

@@ -49,7 +49,7 @@ def scanned(fitted):
     return fitted.tuning_.grid[[0, -1]].numpy()
 
 
-@pytest.mark.parametrize("rule", ["validation", "validation_mean", "validation_half_se"])
+@pytest.mark.parametrize("rule", ["validation", "validation_1sd", "validation_half_se"])
 @pytest.mark.parametrize("normalize_y", [True, False])
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_a_regressors_limits_are_between_1_and_10_sd_of_the_targets(normalize_y, n_targets, rule):
