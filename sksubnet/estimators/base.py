@@ -28,6 +28,7 @@ from torch import Tensor
 
 from sksubnet.documentation import Documented
 from sksubnet.estimators.columns import Columns, is_frame
+from sksubnet.estimators.exporting import export_onnx
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
 from sksubnet.estimators.folds import Fold, Table, folds_of, merges_rows, parts_of
 from sksubnet.estimators.jobs import cores, in_jobs
@@ -243,6 +244,46 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         the estimator alone (``trusted``, ``skops_trusted_types``).
         """
         save(self, path)
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the net as an ONNX graph, with its posterior where that is in closed form.
+
+        The graph takes rows ``X`` of numbers in float64, as ``predict`` does; the default net's
+        standardisation, missing values and bins are in it. Its outputs are
+
+        - of regressors ``mean``, and with the posterior ``epistemic_std`` and, where the noise is
+          the same for all rows, ``std``, in the units of the target;
+        - of classifiers ``logits`` and ``probabilities``, and with the posterior ``variance``;
+          ``probabilities`` are then those of ``predict_proba`` (left out with ``link="mc"``), else
+          those of ``predict_proba_map``;
+        - of other likelihoods the ``outputs`` of the net.
+
+        The posterior is in it where all selected weights are of the last linear layer, as with
+        ``selection="last_layer"``, and its covariance is kept as such, not by training rows. What
+        the outputs are, and whether the posterior is among them, stands in the metadata of the file
+        (``sksubnet.outputs``, ``sksubnet.posterior``, ``sksubnet.classes``).
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Raises
+        ------
+        ImportError
+            If onnx or onnxscript is missing; the extra is ``sksubnet[onnx]``.
+        ValueError
+            If there are several nets, categories as columns, a `target_transform`, a net with code
+            of its own for its rows or outputs, or an update of weights that are not of the last
+            layer.
+
+        Notes
+        -----
+        Before it is written, the graph is compared with the predictions of the estimator. Unlike
+        ``predict`` it does not check its rows. Some runtimes have no float64 for some functions;
+        fit with ``dtype="float32"`` for them.
+        """
+        export_onnx(self, path)
 
     @property
     def held_training_data_(self) -> str:
