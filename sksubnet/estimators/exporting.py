@@ -190,8 +190,9 @@ def export_onnx(estimator: BayesianNet, path: str | os.PathLike[str]) -> None:
         if encoding.levels:
             columns = [repr(estimator._columns.names[j]) for j in encoding.levels]
             raise ValueError(
-                f"Columns {', '.join(columns[:5])} are categories, and a graph takes numbers only. Encode them "
-                "before the estimator, for example with OneHotEncoder, and export the last step."
+                f"Columns {', '.join(columns[:5])} are categories, and a graph takes numbers only. "
+                "Encode them before the estimator, for example with OneHotEncoder, and export the "
+                "last step."
             )
     rows = probe(estimator, encoding)
     graph = Graph(net, encoding, units_of(estimator, net)).eval()

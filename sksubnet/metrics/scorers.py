@@ -8,61 +8,85 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics._scorer import _BaseScorer
+from sklearn import get_config
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from sksubnet.metrics.arrays import row_mean
 from sksubnet.metrics.classification import expected_calibration_error
 from sksubnet.metrics.regression import gaussian_crps, gaussian_nll
 
 
-class Scorer(_BaseScorer):
-    """A score of a fitted estimator on rows, with the name and documentation of a function.
+class Scorer:
+    """A score of a fitted estimator on rows: a function that can ask for weights of the rows.
 
-    It asks the estimator itself: what ``make_scorer`` knows has one prediction of a row.
+    It is none of those that ``make_scorer`` makes, which have one prediction of a row to go by.
     """
 
-    def __init__(self, score: Callable[..., float], response_method: str) -> None:
-        super().__init__(score, 1, {}, response_method)
+    __name__: str
+
+    def __init__(
+        self, score: Callable[..., float], sample_weight: bool | str | None = None
+    ) -> None:
         functools.update_wrapper(self, score)
+        self._score, self._sample_weight = score, sample_weight
 
     def __call__(
-        self, estimator: Any, X: Any, y_true: ArrayLike, sample_weight: ArrayLike | None = None
+        self, estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
         """Score a fitted estimator on rows."""
-        return float(self._score_func(estimator, X, y_true, sample_weight))
+        return self._score(estimator, X, y, sample_weight)
 
-    def _score(
-        self, method_caller: Any, estimator: Any, X: Any, y_true: ArrayLike, **kwargs: Any
-    ) -> float:
-        return self(estimator, X, y_true, **kwargs)
+    def set_score_request(self, *, sample_weight: bool | str | None) -> Scorer:
+        """Return a scorer that asks for weights of rows; this one, which all share, stays.
 
-    def set_score_request(self, **kwargs: Any) -> Scorer:
-        """Return a scorer that asks for weights of rows; this one, which all share, stays."""
-        asking: Scorer = _copy(self.__name__)
-        return _BaseScorer.set_score_request(asking, **kwargs)
+        Parameters
+        ----------
+        sample_weight : bool, str or None
+            Whether it gets them, or their name among what is passed; see scikit-learn's user guide
+            on metadata routing.
+
+        Returns
+        -------
+        Scorer
+            The one that asks.
+        """
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "set_score_request needs metadata routing: "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        return Scorer(self._score, sample_weight)
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Tell scikit-learn what it asks for.
+
+        Returns
+        -------
+        MetadataRequest
+            That of the weights.
+        """
+        request = MetadataRequest(owner=self.__name__)
+        request.score.add_request(param="sample_weight", alias=self._sample_weight)
+        return request
+
+    def _accept_sample_weight(self) -> bool:
+        # What scikit-learn's searches ask where metadata routing is off.
+        return True
 
     def __repr__(self) -> str:
         return self.__name__
 
     def __reduce__(self) -> Any:
-        if "_metadata_request" not in vars(self):
-            return self.__name__
-        return _copy, (self.__name__,), {"_metadata_request": self._metadata_request}
+        shared = globals()[self.__name__]
+        return self.__name__ if self is shared else (_asking, (shared, self._sample_weight))
 
 
-def _copy(name: str) -> Scorer:
-    """Make a scorer of this module anew, by its name."""
-    shared: Scorer = globals()[name]
-    return Scorer(shared._score_func, shared._response_method)
+def _asking(shared: Scorer, sample_weight: bool | str | None) -> Scorer:
+    return Scorer(shared._score, sample_weight)
 
 
-def scorer(response_method: str) -> Callable[[Callable[..., float]], Scorer]:
-    """Make a scorer of a function that scores by such a method of the estimator."""
-    return functools.partial(Scorer, response_method=response_method)
-
-
-@scorer("predict")
+@Scorer
 def neg_gaussian_nll_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -98,7 +122,7 @@ def neg_gaussian_nll_scorer(
     return -gaussian_nll(y, mean, std, sample_weight=sample_weight)
 
 
-@scorer("predict")
+@Scorer
 def neg_gaussian_crps_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -119,7 +143,7 @@ def neg_gaussian_crps_scorer(
     return -gaussian_crps(y, mean, std, sample_weight=sample_weight)
 
 
-@scorer("predict")
+@Scorer
 def neg_predictive_nll_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -166,7 +190,7 @@ def neg_predictive_nll_scorer(
     return row_mean(log_prob / n_targets, sample_weight)
 
 
-@scorer("predict")
+@Scorer
 def neg_predictive_crps_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:
@@ -205,7 +229,7 @@ def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
     return estimator, X
 
 
-@scorer("predict_proba")
+@Scorer
 def neg_expected_calibration_error_scorer(
     estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> float:

@@ -16,7 +16,6 @@ from sklearn.feature_selection import RFECV
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.metrics import check_scoring
-from sklearn.metrics._scorer import _BaseScorer
 from sklearn.model_selection import (
     GridSearchCV,
     KFold,
@@ -71,7 +70,6 @@ def fitted(piped=False):
 def test_each_is_one_of_scikit_learns_with_a_name(scorer):
     name = repr(scorer)
     assert getattr(sksubnet.metrics, name) is scorer and scorer.__name__ == name
-    assert isinstance(scorer, _BaseScorer)
     assert check_scoring(REGRESSOR, scoring=scorer) is scorer
     assert pickle.loads(pickle.dumps(scorer)) is scorer
     assert copy.deepcopy(scorer) is clone(scorer, safe=False) is scorer
@@ -83,10 +81,10 @@ def test_a_request_is_of_a_copy(scorer):
         asking = scorer.set_score_request(sample_weight="w")
         for one in (asking, pickle.loads(pickle.dumps(asking)), copy.deepcopy(asking)):
             assert repr(one) == repr(scorer) and one is not scorer
-            assert one._get_metadata_request().score.requests == {"sample_weight": "w"}
-        assert scorer._get_metadata_request().score.requests == {"sample_weight": None}
+            assert one.get_metadata_routing().score.requests == {"sample_weight": "w"}
+        assert scorer.get_metadata_routing().score.requests == {"sample_weight": None}
         again = asking.set_score_request(sample_weight=False)
-        assert again._get_metadata_request().score.requests == {"sample_weight": False}
+        assert again.get_metadata_routing().score.requests == {"sample_weight": False}
     with pytest.raises(RuntimeError, match="metadata routing"):
         scorer.set_score_request(sample_weight=True)
 
@@ -123,6 +121,29 @@ def test_weights_are_routed_in_and_without_a_pipeline(scorer, piped):
             assert found["test_own"][k] == pytest.approx(expected, rel=close)
         with pytest.raises(UnsetMetadataPassedError):
             cross_validate(asked, X, Y, scoring=scorer, **options)
+
+
+def test_weights_of_a_search_without_routing():
+    search = GridSearchCV(REGRESSOR, {"subnetwork_size": [8]}, cv=KFold(2), refit=False)
+    search.set_params(scoring={"own": neg_gaussian_nll_scorer, "r2": "r2"})
+    search.fit(X, Y, sample_weight=WEIGHTS)
+    for k, (train, test) in enumerate(KFold(2).split(X)):
+        model = clone(REGRESSOR).fit(X[train], Y[train], WEIGHTS[train])
+        expected = by_hand(neg_gaussian_nll_scorer, model, test)
+        assert search.cv_results_[f"split{k}_test_own"][0] == pytest.approx(expected)
+
+
+def test_a_report_of_skore():
+    skore = pytest.importorskip("skore")
+    report = skore.EstimatorReport(
+        clone(REGRESSOR), X_train=X[:40], y_train=Y[:40], X_test=X[40:], y_test=Y[40:]
+    )
+    expected = neg_gaussian_nll_scorer(report.estimator_, X[40:], Y[40:])
+    report.metrics.add(neg_gaussian_nll_scorer)
+    table = report.metrics.summarize(metric="neg_gaussian_nll_scorer").frame()
+    assert np.asarray(table, dtype=float).ravel() == pytest.approx([expected])
+    found = report.inspection.permutation_importance(metric=neg_gaussian_nll_scorer, seed=0)
+    assert found.frame()["value_mean"].argmax() == 1
 
 
 def test_several_scorers_of_other_regressors():
