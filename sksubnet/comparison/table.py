@@ -48,10 +48,6 @@ class Comparison:
         Rows of a test fold over those of the training, the mean over the folds; ``None`` is that of
         K folds of the same rows, 1 / (K - 1).
 
-    References
-    ----------
-    .. [1] Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
-
     Examples
     --------
     >>> import numpy as np
@@ -96,6 +92,11 @@ class Comparison:
             plus `test_share`. On shifted sets the standard
             deviation over the fits, because an average over fits that share most of their training
             rows and all test rows is hardly more certain than one of them.
+
+        References
+        ----------
+        .. [1] Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52,
+           2003.
         """
         return self._error(self.values)
 
