@@ -290,6 +290,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    # In the background of a shell Ctrl-C is ignored, and so by the processes that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lost = 0
     for name, (fault, n, n_quick) in FAULTS.items():
         survived = fault(n_quick if quick else n)
