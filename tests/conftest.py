@@ -5,6 +5,11 @@ yet; processes that tests start inherit them.
 """
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A process in the background inherits that, and no test could press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers would fight over the cores with more
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window

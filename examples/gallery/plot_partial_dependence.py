@@ -46,5 +46,6 @@ for ax, (column, label) in zip(axes, columns.items(), strict=True):
     ax.plot(values, mean, color="#0072B2")
     ax.plot(X[column], np.full(len(X), 0.02), "k|", transform=ax.get_xaxis_transform(), alpha=0.3)
     ax.set_xlabel(label)
+    print(f"{label}: ± {2 * std[0]:.0f} at the low end, ± {2 * std[12]:.0f} in the middle")
 axes[0].set_ylabel(f"progression, mean of {len(rows)} rows\n± 2 epistemic sd")
 plt.show()

@@ -70,6 +70,7 @@ def in_jobs(
     where one goes after the other. What a job warns of in another process, the user is warned of
     here, and once.
     """
+    check_n_jobs(n_jobs)
     n_at_once = min(len(calls), effective_n_jobs(n_jobs))
     if n_at_once < 2:
         results = []
@@ -90,13 +91,18 @@ def in_jobs(
 @contextlib.contextmanager
 def cores(n_jobs: int | None) -> Iterator[None]:
     """Let torch use up to ``n_jobs`` threads; ``None`` leaves its setting, -1 is all cores."""
+    check_n_jobs(n_jobs)
     if n_jobs is None:
         yield
         return
-    if n_jobs == 0:
-        raise ValueError("n_jobs=0 is no number of jobs; use 1 or more, -1 for all cores, or None.")
     with torch_threads(n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)):
         yield
+
+
+def check_n_jobs(n_jobs: int | None) -> None:
+    """Raise unless it is a number of jobs."""
+    if n_jobs == 0:
+        raise ValueError("n_jobs=0 is no number of jobs; use 1 or more, -1 for all cores, or None.")
 
 
 def work_of_batch(trained: TrainedNet, n_selected: int = 0) -> int:

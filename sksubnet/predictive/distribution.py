@@ -618,7 +618,8 @@ class Predictive:
 
     def _checked_targets(self, y: ArrayLike) -> Tensor:
         """Targets (N, C) from an array of that shape, or (N,) where there is one target."""
-        targets = np.array(y, dtype=np.float64)  # torch warns of those that cannot be written to
+        # of a copy, for torch warns of arrays that cannot be written to
+        targets = np.asarray(y, dtype=np.float64).copy()
         n_targets = self.mean.shape[1]
         shapes = [(len(self), n_targets)] + [(len(self),)] * (n_targets == 1)
         if targets.shape not in shapes:

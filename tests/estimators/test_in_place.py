@@ -80,7 +80,7 @@ def test_a_data_set_that_changes_its_rows_changes_copies(monkeypatch: pytest.Mon
         seen.append(rows.X.numpy().copy())
         return subnetwork_curvature(trained, plan, indices, rows, **options)
 
-    monkeypatch.setattr("sksubnet.estimators.subnet.subnetwork_curvature", remember)
+    monkeypatch.setattr("sksubnet.estimators.curved.subnetwork_curvature", remember)
     model.fit(rows, Y)
     assert np.array_equal(rows, X)
     # as the net reads them, once

@@ -138,12 +138,12 @@ def test_settings_of_torch_and_scikit_learn_reach_the_jobs() -> None:
     try:
         torch.set_default_dtype(torch.float64)
         with sklearn.config_context(assume_finite=True):
-            found = in_jobs(seen, [(0,), (1,)], 2)
+            found = in_jobs(seen, [(0,), (1,)], 2, name="net")
     finally:
         torch.set_default_dtype(before)
     assert {one[:2] for one in found} == {(torch.float64, True)}
     assert os.getpid() not in {one[2] for one in found}
-    assert {one[0] for one in in_jobs(seen, [(0,), (1,)], 2)} == {before}
+    assert {one[0] for one in in_jobs(seen, [(0,), (1,)], 2, name="net")} == {before}
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -153,7 +153,9 @@ def test_jobs_share_the_cores(backend: str) -> None:
         torch.set_num_threads(8)
         cores = min(8, joblib.cpu_count())
         with joblib.parallel_config(backend):
-            found = in_jobs(lambda _: torch.get_num_threads(), [(k,) for k in range(3)], 3)
+            found = in_jobs(
+                lambda _: torch.get_num_threads(), [(k,) for k in range(3)], 3, name="net"
+            )
         assert found == [max(1, cores // 3)] * 3
         assert torch.get_num_threads() == 8
     finally:
