@@ -616,12 +616,12 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         first = nets[0]
         for part in _parts(X, step):
             rows = self._check_rows(part, reset=False)
-            width = self._as_inputs(rows[:1]).shape[1:]
-            work = max(net.work(min(step, len(rows)), width) for net in nets)
-            with cores(self.n_jobs), threads_for(work):
-                for start in range(0, len(rows), step):
-                    # One batch at a time, for categories take many inputs each.
-                    inputs = self._as_inputs(rows[start : start + step])
+            for start in range(0, len(rows), step):
+                # One batch at a time, for categories take many inputs each.
+                inputs = self._as_inputs(rows[start : start + step])
+                n_rows = min(step, len(rows))  # the last batch has the threads of the others
+                work = max(net.work(n_rows, inputs.shape[1:]) for net in nets)
+                with cores(self.n_jobs), threads_for(work):
                     yield read(inputs, first.net, first.latent)
 
     def _nets(self) -> list[Any]:
