@@ -528,7 +528,7 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         """Step 1: the MAP estimates."""
         for start in starts:
             self._check_reading(start.initial, table)
-        memory = None if is_frozen(self.net) else self._training_memory()
+        memory = self._training_memory()
         if not is_frozen(self.net):
             with task("MAP", len(starts)):
                 train_all(starts, table, memory, self.n_jobs)

@@ -162,9 +162,7 @@ class SubnetLaplace(BayesianNet):
         """
         if is_for_blocks(self, X, groups):
             fitted = fit_in_blocks(self, ArrayBlocks.of(X, y, sample_weight), SAMPLE_ROWS)
-            params = self.get_params(deep=False)
-            found = {name: value for name, value in vars(fitted).items() if name not in params}
-            self.__dict__.update(found)
+            self.__dict__.update(fitted._all_but_parameters())
             return self
         table = self._start_fit(X, y, sample_weight, groups)
         seed = draw_seed(self.random_state)
@@ -257,12 +255,16 @@ class SubnetLaplace(BayesianNet):
         """Give the estimator itself; on a path, a copy of it for each size."""
         if self._sizes is None:
             return [self]
-        params = self.get_params(deep=False)
-        found = {name: value for name, value in vars(self).items() if name not in params}
+        found = self._all_but_parameters()
         self._path = [clone(self).set_params(subnetwork_size=size) for size in self._sizes]
         for fit in self._path:
             fit.__dict__.update(found, _sizes=None, _is_fitted=True)
         return self._path
+
+    def _all_but_parameters(self) -> dict[str, Any]:
+        """Give what a fit has left."""
+        names = self._get_param_names()
+        return {name: value for name, value in vars(self).items() if name not in names}
 
     def _infer(self, nets: Sequence[CurvedNet], table: Table, seed: int) -> None:
         """Step 4 for the subnetworks of one size: tune, and keep the nets."""
@@ -362,10 +364,8 @@ class SubnetLaplace(BayesianNet):
 
     def _tunes_by_rows(self, nets: Sequence[TrainedFold]) -> bool:
         """Whether rows that the nets have not seen tell the prior precision or the noise."""
-        rule = self.prior_precision
-        if rule == "evidence" or not (isinstance(rule, str) or self._noise_is_tuned()):
-            return False
-        return sum(len(net.trained.held_out or ()) for net in nets) >= MIN_ROWS_TO_TUNE
+        n_unseen = sum(len(net.trained.held_out or ()) for net in nets)
+        return self._needs_held_out() and n_unseen >= MIN_ROWS_TO_TUNE
 
     def _tune(self, nets: Sequence[CurvedNet], table: Table, seed: int) -> Tuned:
         """Step 4: one prior precision and the noise of each net, given or found by unseen rows."""
