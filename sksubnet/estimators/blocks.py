@@ -28,7 +28,7 @@ from sksubnet.estimators.base import (
     draw_seed,
     rows_of,
 )
-from sksubnet.estimators.curved import Curved, CurvedNet, with_unseen_rows
+from sksubnet.estimators.curved import CurvedNet, curved_by
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet
 from sksubnet.estimators.folds import Fold, Table
 from sksubnet.estimators.jobs import cores, work_of_batch
@@ -48,9 +48,9 @@ from sksubnet.nets import (
     load,
     trains_in_blocks,
 )
-from sksubnet.posterior import Curvature, batches, block_curvature, factorised, plan_for
+from sksubnet.posterior import Curvature, batches, block_curvature
 from sksubnet.predictive import Gaussian
-from sksubnet.selection import candidate_mask, effects
+from sksubnet.selection import candidate_mask
 
 if TYPE_CHECKING:
     from sksubnet.estimators.subnet import SubnetLaplace
@@ -404,26 +404,21 @@ def _curved(
         reference=model._reference_inputs(fold.initial.net, latent),
         novel=model._novel(latent),
     )
+    fold = fold.with_net(trained)
+
+    def curvature_of(plan: JacobianPlan, indices: Tensor) -> Curvature:
+        step = partial(_curvature, reader, plan, indices, model.covariance, model.batch_size)
+        found: Curvature | None = blocks.reduced(step, _added)
+        assert found is not None
+        return found
+
     with cores(model.n_jobs), threads_for(work_of_batch(trained)):
         (subnetwork,) = model._select(trained)
-        indices = torch.as_tensor(subnetwork.indices)
-        plan, places = plan_for(trained, indices), [torch.arange(len(indices))]
-        candidates = candidate_mask(trained.module, model.candidates)
-        ((energy, n_inert),) = effects(trained, plan, places, candidates)
-        step = partial(_curvature, reader, plan, indices, model.covariance, model.batch_size)
-        with cores(model.n_jobs), threads_for(work_of_batch(trained, len(indices))):
-            curvature = blocks.reduced(step, _added)
-        assert curvature is not None
-        part = Curved(
-            subnetwork=replace(subnetwork, n_inert=n_inert),
-            plan=plan,
-            curvature=curvature,
-            posterior=factorised(trained.weight_vector().double().cpu()[indices], curvature),
-            energy=energy,
+    candidates = candidate_mask(trained.module, model.candidates)
+    with cores(model.n_jobs), threads_for(work_of_batch(trained, len(subnetwork))):
+        (part,) = curved_by(
+            curvature_of, trained, [subnetwork], candidates, tunes=model._tunes_by_rows([fold])
         )
-        fold = fold.with_net(trained)
-        if model._tunes_by_rows([fold]):
-            (part,) = with_unseen_rows(trained, [part], plan, curvature, places)
     curved = CurvedNet(fold=fold, **vars(part))
     model._warn_if_inert(curved)
     return curved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,32 @@ def curved_parts(
     batch_size: int | None,
     tunes: bool,
 ) -> list[Curved]:
-    """Give the subnetworks of a net their posteriors, before the tuning.
+    """Give the subnetworks of a net their posteriors by its training rows, before the tuning."""
+
+    def curvature_of(plan: JacobianPlan, indices: Tensor) -> Curvature:
+        # With the rows held out, the posterior would be narrower than what is tuned on them.
+        return subnetwork_curvature(
+            trained,
+            plan,
+            indices,
+            trained.train,
+            covariance=covariance,
+            has_parts=len(subnetworks) > 1,
+            batch_size=batch_size,
+        )
+
+    return curved_by(curvature_of, trained, subnetworks, candidates, tunes=tunes)
+
+
+def curved_by(
+    curvature_of: Callable[[JacobianPlan, Tensor], Curvature],
+    trained: TrainedNet,
+    subnetworks: Sequence[Subnetwork],
+    candidates: Tensor,
+    *,
+    tunes: bool,
+) -> list[Curved]:
+    """Give the subnetworks of a net their posteriors by the curvature of planned weights (S,).
 
     The Jacobian is that of all weights that are in one of them, which for nested ones are those of
     the largest; each takes its columns.
@@ -83,16 +108,7 @@ def curved_parts(
     indices, is_path = torch.as_tensor(union), len(subnetworks) > 1
     plan = plan_for(trained, indices)
     found = effects(trained, plan, places, candidates)
-    # With the rows held out, the posterior would be narrower than what is tuned on them.
-    curvature = subnetwork_curvature(
-        trained,
-        plan,
-        indices,
-        trained.train,
-        covariance=covariance,
-        has_parts=is_path,
-        batch_size=batch_size,
-    )
+    curvature = curvature_of(plan, indices)
     curvatures = [curvature.part(part) for part in places] if is_path else [curvature]
     weights = trained.weight_vector().double().cpu()[indices]
     posteriors = [
