@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 from sklearn.metrics import brier_score_loss, log_loss, root_mean_squared_error
-from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 
 from sksubnet.metrics import (
@@ -17,6 +16,7 @@ from sksubnet.metrics import (
     gaussian_nll,
     interval_coverage,
     interval_width,
+    last_step,
 )
 
 COVERAGE = 0.9
@@ -53,10 +53,11 @@ def regression_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
     Of Gaussians, but where the target was transformed, which makes them something else.
     """
     scores = dict.fromkeys(("NLL", "CRPS", "RMSE", "90 % coverage", "90 % width"), np.nan)
-    if not _returns_std(estimator):
+    estimator, X = last_step(estimator, X)
+    if "return_std" not in signature(estimator.predict).parameters:
         scores["RMSE"] = root_mean_squared_error(y, estimator.predict(X))
         return scores
-    if _transforms_targets(estimator):
+    if getattr(estimator, "target_transform_", None) is not None:
         return scores | _transformed_scores(estimator, X, y)
     mean, std = estimator.predict(X, return_std=True)
     half = ndtri((1 + COVERAGE) / 2) * std
@@ -69,17 +70,8 @@ def regression_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
     }
 
 
-def _transforms_targets(estimator: Any) -> bool:
-    """Whether the last step was fitted to a function of the targets."""
-    while isinstance(estimator, Pipeline):
-        estimator = estimator[-1]
-    return getattr(estimator, "target_transform_", None) is not None
-
-
 def _transformed_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
     """Scores of the predictive distribution itself; the log likelihood is a mean over targets."""
-    while isinstance(estimator, Pipeline):
-        X, estimator = estimator[:-1].transform(X) if len(estimator) > 1 else X, estimator[-1]
     predictive = estimator.predictive(X)
     targets = np.asarray(y, dtype=np.float64).reshape(len(predictive), -1)
     lower, upper = np.moveaxis(predictive.interval(COVERAGE), -1, 0)
@@ -90,10 +82,3 @@ def _transformed_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:
         "90 % coverage": interval_coverage(targets, lower, upper),
         "90 % width": interval_width(lower, upper),
     }
-
-
-def _returns_std(estimator: Any) -> bool:
-    """Whether ``predict`` knows ``return_std``, which a pipeline hands to its last step."""
-    while isinstance(estimator, Pipeline):
-        estimator = estimator[-1]
-    return "return_std" in signature(estimator.predict).parameters

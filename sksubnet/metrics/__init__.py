@@ -13,6 +13,7 @@ from sksubnet.metrics.regression import (
     interval_coverage,
     interval_width,
 )
+from sksubnet.metrics.scorers import last_step as last_step  # of the package, not of its users
 from sksubnet.metrics.scorers import (
     neg_expected_calibration_error_scorer,
     neg_gaussian_crps_scorer,

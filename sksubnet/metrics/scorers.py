@@ -117,7 +117,7 @@ def neg_gaussian_nll_scorer(
     >>> cross_val_score(BayesianRidge(), X, y, cv=2, scoring=neg_gaussian_nll_scorer).shape
     (2,)
     """
-    estimator, X = _last_step(estimator, X)
+    estimator, X = last_step(estimator, X)
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_nll(y, mean, std, sample_weight=sample_weight)
 
@@ -138,7 +138,7 @@ def neg_gaussian_crps_scorer(
     >>> neg_gaussian_crps_scorer(BayesianRidge().fit(X, y), X, y) < 0
     True
     """
-    estimator, X = _last_step(estimator, X)
+    estimator, X = last_step(estimator, X)
     mean, std = estimator.predict(X, return_std=True)
     return -gaussian_crps(y, mean, std, sample_weight=sample_weight)
 
@@ -215,11 +215,11 @@ def neg_predictive_crps_scorer(
 
 def _predictive(estimator: Any, X: Any) -> Any:
     """Predictive distribution of rows by an estimator, or by the last step of a pipeline."""
-    last, rows = _last_step(estimator, X)
+    last, rows = last_step(estimator, X)
     return last.predictive(rows)
 
 
-def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
+def last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
     """Last step of a pipeline and the rows that reach it, for a pipeline knows not all methods.
 
     Nor does it pass ``return_std`` on unasked where metadata is routed.
