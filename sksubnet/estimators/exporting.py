@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.linearised import LinearisedNet
-from sksubnet.nets import Encoding
+from sksubnet.nets import Encoding, write_whole
 from sksubnet.predictive import SIGN_LINKS, Gaussian, Likelihood
 
 if TYPE_CHECKING:
@@ -201,24 +201,23 @@ def export_onnx(estimator: BayesianNet, path: str | os.PathLike[str]) -> None:
         placed = place_posterior(graph, net, rows, estimator)
         names = list(graph.named(rows))
         dimensions = {"X": {0: torch.export.Dim("n_rows")}}
-        torch.onnx.export(
+        exported = torch.onnx.export(
             graph,
             (rows,),
-            os.fspath(path),
             input_names=["X"],
             output_names=names,
             dynamic_shapes=dimensions,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
-    model = onnx.load(os.fspath(path))
+    assert exported is not None
+    model = exported.model_proto
     facts = {"posterior": WITH_POSTERIOR if placed else WITHOUT_POSTERIOR}
     facts["outputs"] = json.dumps({name: MEANINGS[name] for name in names})
     if hasattr(estimator, "classes_"):
         facts["classes"] = json.dumps([str(label) for label in np.ravel(estimator.classes_)])
     onnx.helper.set_model_props(model, {f"sksubnet.{k}": v for k, v in facts.items()})
-    onnx.save(model, os.fspath(path))
+    write_whole(path, model.SerializeToString())
 
 
 def exported_net(estimator: BayesianNet) -> FittedNet:
