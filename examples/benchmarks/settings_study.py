@@ -13,7 +13,6 @@ file --cache, and what is there is not run again.
 
 import argparse
 import datetime
-import json
 import os
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from records import add, read
 from study_scores import losses_and_scores, markdown
 from tabular_data import FILES, Rows
 from tabular_settings import SETTINGS, net_of
@@ -79,10 +79,6 @@ def run(case: Case, table: Rows, missing: set[str]) -> Iterator[dict[str, Any]]:
             cost = {"seconds": time.process_time() - start, "epochs": len(model.net_.history)}
             _, scores = losses_and_scores(model, split.classify, split.test_X, split.test_y)
             yield {**case._asdict(), "method": name, **shape, **cost, **scores}
-
-
-def read(cache: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in cache.read_text().splitlines()] if cache.exists() else []
 
 
 def by_table(frame: pd.DataFrame, value: str, how: Any = "mean") -> pd.DataFrame:
@@ -171,8 +167,7 @@ def main() -> None:
             for seed in range(times * arguments.repeats):
                 case = Case(name, seed, arguments.rows)
                 for line in run(case, table, set(arguments.settings) - done[case]):
-                    with cache.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                    add(cache, line)
             print(name, f"{time.perf_counter() - start:.0f} s", flush=True)
         head = f"`settings_study.py`,\n{datetime.date.today()}; {versions()}; one thread."
         text = report(pd.DataFrame(read(cache)), head)

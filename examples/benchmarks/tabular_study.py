@@ -23,28 +23,20 @@ are, where another state of the package wrote them. The tables go to --results.
 """
 
 import argparse
-import datetime
 import json
 import os
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from records import add, code, one_thread, origin, read
 from tabular_models import MODELS, Model, variant
 from tabular_parts import PARTS, Case, Unsuited
 from tabular_report import report
-from threadpoolctl import threadpool_limits
-from versions import versions
-
-import sksubnet
 
 RESULTS = Path(__file__).with_name("tabular_study_results.md")
 QUICK_MODELS = ("default", "MAP", "linear", "HistGradientBoosting", "Gaussian process", "constant")
@@ -60,13 +52,6 @@ class Job(NamedTuple):
 
     def model(self) -> Model:
         return MODELS[self.method] if self.changes is None else variant(self.changes)
-
-
-def one_thread() -> None:
-    """Settings of every process."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    warnings.simplefilter("ignore")  # that a fit has not converged is part of a default
 
 
 def carried_out(job: Job) -> dict[str, Any] | None:
@@ -94,17 +79,6 @@ def results(jobs: Iterable[Job], workers: int, deadline: float) -> Iterator[Any]
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         yield from (future.result() for future in running)
-
-
-def code() -> str:
-    """Short hash of the package's source: which state of it wrote a line."""
-    folder = Path(sksubnet.__file__).parent
-    texts = (file.read_bytes() for file in sorted(folder.rglob("*.py")))
-    return sha256(b"".join(texts)).hexdigest()[:8]
-
-
-def read(cache: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in cache.read_text().splitlines()] if cache.exists() else []
 
 
 def done_in(lines: list[dict[str, Any]], again: list[str], current: str) -> set[tuple[Any, ...]]:
@@ -164,15 +138,6 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
-def command() -> str:
-    """The command line without the folders of a machine."""
-    words, hidden = [], False
-    for word in sys.argv[1:]:
-        words += [] if hidden or word in ("--data", "--cache", "--results") else [word]
-        hidden = word in ("--data", "--cache", "--results")
-    return " ".join(["tabular_study.py", *(f"'{w}'" if set(w) & set(" {") else w for w in words)])
-
-
 def main() -> None:
     arguments = parsed()
     folder = None if arguments.quick or arguments.data is None else Path(arguments.data)
@@ -188,14 +153,12 @@ def main() -> None:
         for n, line in enumerate(results(jobs, arguments.workers, deadline), 1):
             if line is None:
                 continue
-            with cache.open("a") as file:
-                file.write(json.dumps({**line, "code": current}) + "\n")
+            add(cache, line)
             what = " ".join(str(line[key]) for key in (*Case._fields, "method"))
             passed = time.monotonic() - start
             print(f"{n}/{len(jobs)} {passed:.0f} s {what} {line.get('failed', '')}", flush=True)
         missing = [name for name, model in MODELS.items() if not model.is_installed()]
-        head = f"`{command()}`,\n{datetime.date.today()}; {versions()}; one thread."
-        text = report(read(cache), head, arguments.reference, missing)
+        text = report(read(cache), origin(), arguments.reference, missing)
     if arguments.results is None:
         print(text)
     else:
