@@ -7,33 +7,27 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import DrawnFrom, NetDraws
 from sksubnet.estimators import (
     BayesianNetClassifier,
     BayesianNetRegressor,
-    Fold,
     InitialFold,
     InitialNet,
     Table,
     TrainedFold,
     as_read,
     criterion_weighted,
-    rows_of,
     savable,
 )
-from sksubnet.jacobian import trained_indices
 from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
-from sksubnet.sampling import vogn, with_batch_statistics
+from sksubnet.sampling import draw_weights, vogn
 
 
-def without_held_out(of_task: dict[str, Any]) -> dict[str, Any]:
-    """Constraints of the task; VOGN neither holds rows out nor keeps trained nets."""
-    not_used = {"validation_fraction", "memory"}
-    return {name: allowed for name, allowed in of_task.items() if name not in not_used}
+def without_memory(of_task: dict[str, Any]) -> dict[str, Any]:
+    """Constraints of the task; VOGN keeps no trained nets."""
+    return {name: allowed for name, allowed in of_task.items() if name != "memory"}
 
 
 class VOGN(NetDraws):
@@ -56,12 +50,10 @@ class VOGN(NetDraws):
     lr: float
     momentum: float
     damping: float
-    # What the default net would hold out if skorch trained it.
-    validation_fraction: ClassVar[float] = 0.2
     memory: ClassVar[None] = None
 
     def _train(self, starts: Sequence[InitialFold], table: Table) -> Iterator[TrainedFold]:
-        """Give the nets as initialised, and all rows to train them on."""
+        """Give the nets as initialised, and the rows to train them on."""
         if is_frozen(self.net):
             raise ValueError(
                 "VOGN trains all weights of the net, so it cannot use the fitted one in "
@@ -69,24 +61,22 @@ class VOGN(NetDraws):
                 "trained weights."
             )
         for start in starts:
-            initial = start.initial
+            initial, net = start.initial, start.initial.net
             self._check_reading(initial, table)
-            rows = as_read(rows_of(initial.latent, table), initial.net)
-            net = TrainedNet(
+            train, held_out = start.rows_of(table)
+            train, held_out = as_read(train, net), held_out and as_read(held_out, net)
+            trained = TrainedNet(
                 module=initial.latent.module,
                 latent=initial.latent,
                 likelihood=initial.likelihood,
                 n_outputs=initial.n_outputs,
-                train=criterion_weighted(rows, initial.net.criterion_),
-                held_out=None,
+                train=criterion_weighted(train, net.criterion_),
+                held_out=held_out and criterion_weighted(held_out, net.criterion_),
                 seed=start.seed,
                 stream=initial.stream,
-                draws_nothing=draws_nothing(initial.net),
+                draws_nothing=draws_nothing(net),
             )
-            yield TrainedFold(initial, net, start.fold.held_out)
-
-    def _own_split(self, initial: InitialNet, table: Table, needed: bool, seed: int) -> Fold:
-        return Fold(np.arange(len(table)), np.arange(0))
+            yield TrainedFold(initial, trained, start.fold.held_out)
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:
         """Train the posterior and draw from it; return the net at its mean."""
@@ -103,11 +93,9 @@ class VOGN(NetDraws):
             # Training starts from the residuals of the initial net where no noise is given.
             learn_noise=isinstance(getattr(self, "noise", None), str),
         )
-        weights = trained.weight_vector().repeat(self.n_draws, 1)
-        draws = self.posterior_.sample(self.n_draws, torch.Generator().manual_seed(trained.seed))
-        weights[:, trained_indices(trained.module).to(weights.device)] = draws.to(weights)
-        drawn = with_batch_statistics(trained.latent, weights, trained.train.X)
-        return replace(trained, likelihood=likelihood), drawn
+        return replace(trained, likelihood=likelihood), draw_weights(
+            trained, self.posterior_, self.n_draws
+        )
 
 
 @savable
@@ -116,8 +104,9 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
 
     Instead of the weights, the means and the variances of independent Gaussians over them are
     trained by natural gradients of the evidence lower bound [1]_ [2]_, and class probabilities are
-    averaged over the net at draws from them. Nothing is held out and the net's optimizer, learning
-    rate, epochs, split and callbacks have no part in it: only its module, criterion and batch size.
+    averaged over the net at draws from them. Where rows are held out, the posterior is that of the
+    epoch after which they are predicted best. The net's optimizer, learning rate, epochs and
+    callbacks have no part in it: only its module, criterion, batch size and split.
 
     Parameters
     ----------
@@ -148,6 +137,9 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         Weights of the classes, multiplied into ``sample_weight``.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net; the moments of the weights are in float64.
+    validation_fraction : float in (0, 1), default=0.2
+        Share of the rows held out to choose the epoch by, for the default net. A skorch net with a
+        ``train_split`` of its own uses that; without one it trains on all rows to the end.
     n_jobs : int or None, default=None
         Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
         its setting, -1 is all cores.
@@ -176,6 +168,11 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
 
     Notes
     -----
+    Independent weights overfit as training goes on, the more so as a low temperature counts the
+    data several times; held-out rows, predicted by 16 draws after each epoch, say when it was
+    enough. The averages of the curvature and of the noise are then those since the start, without
+    what they started with.
+
     The curvature is the diagonal of the generalised Gauss-Newton matrix, by one random direction of
     the outputs in a step: unbiased, where the squared gradients of [1]_ are so only for a model
     that is true. As in [3]_ the momentum is corrected for its start and training begins with
@@ -204,7 +201,7 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **without_held_out(BayesianNetClassifier._parameter_constraints),
+        **without_memory(BayesianNetClassifier._parameter_constraints),
         **VOGN._parameter_constraints,
     }
 
@@ -221,6 +218,7 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         damping: float = 0.03,
         class_weight: Any = None,
         dtype: str = "float64",
+        validation_fraction: float = 0.2,
         n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
@@ -235,6 +233,7 @@ class VOGNClassifier(BayesianNetClassifier, VOGN):
         self.damping = damping
         self.class_weight = class_weight
         self.dtype = dtype
+        self.validation_fraction = validation_fraction
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
@@ -246,8 +245,9 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
 
     Instead of the weights, the means and the variances of independent Gaussians over them are
     trained by natural gradients of the evidence lower bound [1]_ [2]_, and predictions are those of
-    the net at draws from them. Nothing is held out and the net's optimizer, learning rate, epochs,
-    split and callbacks have no part in it: only its module and batch size.
+    the net at draws from them. Where rows are held out, the posterior is that of the epoch after
+    which they are predicted best. The net's optimizer, learning rate, epochs and callbacks have no
+    part in it: only its module, batch size and split.
 
     Parameters
     ----------
@@ -277,7 +277,8 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` learns it with the
         weights: its square is the mean over training rows and draws of the squared residual, which
-        maximises the evidence lower bound.
+        maximises the evidence lower bound. Where rows are held out, the noise to predict with is
+        that which makes them most likely.
     normalize_y : bool, default=True
         Train on targets of mean 0 and variance 1; predictions are in the original units.
     target_transform : {"log"}, transformer or None, default=None
@@ -285,6 +286,9 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         number as `noise` is the standard deviation of the transformed target.
     dtype : {"float64", "float32"}, default="float64"
         Floating point type of the net; the moments of the weights are in float64.
+    validation_fraction : float in (0, 1), default=0.2
+        Share of the rows held out to choose the epoch by, for the default net. A skorch net with a
+        ``train_split`` of its own uses that; without one it trains on all rows to the end.
     n_jobs : int or None, default=None
         Most threads that torch may use; fewer are used where there is little to do. ``None`` leaves
         its setting, -1 is all cores.
@@ -332,7 +336,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **without_held_out(BayesianNetRegressor._parameter_constraints),
+        **without_memory(BayesianNetRegressor._parameter_constraints),
         **VOGN._parameter_constraints,
     }
 
@@ -351,6 +355,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         normalize_y: bool = True,
         target_transform: Any = None,
         dtype: str = "float64",
+        validation_fraction: float = 0.2,
         n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
@@ -367,6 +372,7 @@ class VOGNRegressor(BayesianNetRegressor, VOGN):
         self.normalize_y = normalize_y
         self.target_transform = target_transform
         self.dtype = dtype
+        self.validation_fraction = validation_fraction
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state

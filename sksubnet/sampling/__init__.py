@@ -9,7 +9,7 @@ Read first: `swag_moments` in `swag.py`.
 
 from sksubnet.sampling.dropout import DropoutDraws, check_dropout
 from sksubnet.sampling.swag import SWAGMoments, swag_moments
-from sksubnet.sampling.variational import vogn
+from sksubnet.sampling.variational import draw_weights, vogn
 from sksubnet.sampling.weight_draws import WeightDraws, set_weights, with_batch_statistics
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SWAGMoments",
     "WeightDraws",
     "check_dropout",
+    "draw_weights",
     "set_weights",
     "swag_moments",
     "vogn",

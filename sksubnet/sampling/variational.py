@@ -10,7 +10,8 @@ weights of the net, S trained ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +25,10 @@ from sksubnet.jacobian import (
     trained_indices,
 )
 from sksubnet.nets import Rows
-from sksubnet.posterior import GaussianPosterior, plan_for
-from sksubnet.predictive import Gaussian, Likelihood
+from sksubnet.posterior import GaussianPosterior, plan_for, tuned_noise
+from sksubnet.predictive import Gaussian, Likelihood, Mixture, predictive_of
 from sksubnet.progress import steps
-from sksubnet.sampling.weight_draws import set_weights
+from sksubnet.sampling.weight_draws import WeightDraws, set_weights, with_batch_statistics
 
 if TYPE_CHECKING:
     from sksubnet.nets import Latent, TrainedNet
@@ -44,8 +45,14 @@ MAX_STEP = 0.3
 """Largest Newton step of a weight, before the learning rate (the clipping of Shen et al. 2024). A
 training meets it where the curvature rises faster than its average."""
 
+HELD_OUT_DRAWS = 16
+"""Draws of the weights with which held-out rows are predicted after an epoch."""
+
 DIVERGED = 10.0
 """Times the loss of latents 0 at which a training counts as diverged."""
+
+Trained = tuple[GaussianPosterior, Likelihood]
+"""What a training has come to."""
 
 
 def vogn(
@@ -66,9 +73,12 @@ def vogn(
     diagonal covariance; τ is the temperature, δ the prior precision. At the minimum the precision
     is the expected diagonal of the GGN over τ, plus δ. ``learn_noise`` makes the noise variance of
     a regression the expected squared residual, as the M step of variational EM does.
+
+    Where rows are held out, the epoch counts after which they are predicted best, with a learned
+    noise as it suits them.
     """
     with start.row_order() as order:
-        return _trained(
+        epochs = _epochs(
             start,
             order,
             prior_precision=prior_precision,
@@ -80,9 +90,44 @@ def vogn(
             damping=damping,
             learn_noise=learn_noise,
         )
+        if start.held_out is None:
+            posterior, likelihood = deque(epochs, maxlen=1).pop()
+        else:
+            tune_noise = learn_noise and isinstance(start.likelihood, Gaussian)
+            posterior, likelihood = _best(epochs, start, start.held_out, tune_noise)
+    weights = start.weight_vector().double()
+    indices = trained_indices(start.module).to(weights.device)
+    set_weights(start.module, weights.index_copy(0, indices, posterior.mean.to(weights)))
+    return posterior, likelihood
 
 
-def _trained(
+def _best(
+    epochs: Iterable[Trained], start: TrainedNet, held_out: Rows, tune_noise: bool
+) -> Trained:
+    """Posterior and likelihood after the epoch in which held-out rows are predicted best."""
+    weights, y = held_out.weights.double().cpu(), held_out.y.cpu()
+    best, least = None, math.inf
+    for posterior, likelihood in epochs:
+        latents = draw_weights(start, posterior, HELD_OUT_DRAWS).latents(start.latent, held_out.X)
+        if tune_noise:
+            likelihood = tuned_noise(predictive_of(Mixture(latents), likelihood), held_out)
+        log = torch.stack([likelihood.log_prob(draw, y) for draw in latents]).logsumexp(dim=0)
+        loss = -float(weights @ log)
+        if best is None or loss < least:
+            best, least = (posterior, likelihood), loss
+    assert best is not None
+    return best
+
+
+def draw_weights(start: TrainedNet, posterior: GaussianPosterior, n_draws: int) -> WeightDraws:
+    """Draws of all weights (M, P): of the trained ones from their posterior, the others as is."""
+    weights = start.weight_vector().repeat(n_draws, 1)
+    draws = posterior.sample(n_draws, torch.Generator().manual_seed(start.seed))
+    weights[:, trained_indices(start.module).to(weights.device)] = draws.to(weights)
+    return with_batch_statistics(start.latent, weights, start.train.X)
+
+
+def _epochs(
     start: TrainedNet,
     order: torch.Generator,
     *,
@@ -94,8 +139,8 @@ def _trained(
     momentum: float,
     damping: float,
     learn_noise: bool,
-) -> tuple[GaussianPosterior, Likelihood]:
-    """Run the training, which takes the order of the rows from a generator of its own."""
+) -> Iterator[Trained]:
+    """Run the training; give what it has come to after each epoch."""
     latent, module, rows, likelihood = start.latent, start.module, start.train, start.likelihood
     indices = trained_indices(module)
     # Batch normalisation ties the rows of a batch together, so curvature is that in eval mode.
@@ -107,6 +152,7 @@ def _trained(
     velocity, curvature = torch.zeros_like(mean), torch.full_like(mean, INITIAL_CURVATURE)
     draw = torch.zeros_like(mean)
     noise = likelihood.noise_variance.to(mean) if isinstance(likelihood, Gaussian) else None
+    initial_noise = noise
 
     n_rows = float(rows.weights.sum())
     n_batches = -(-len(rows) // batch_size)
@@ -141,16 +187,26 @@ def _trained(
         newton = slope / (curvature + decay + damping)
         mean -= rate * newton.clamp(-MAX_STEP, MAX_STEP)
 
+        if (step + 1) % n_batches == 0:
+            # What the averages started with is no estimate, and few epochs leave much of it.
+            started = (1 - new) ** (step + 1)
+            found = (curvature - started * INITIAL_CURVATURE) / (1 - started)
+            reached = noise
+            if noise is not None and initial_noise is not None and learn_noise:
+                reached = (noise - started * initial_noise) / (1 - started)
+            if reached is not None:
+                likelihood = Gaussian(reached.cpu())
+            precision = n_rows / (temperature * _in_units_of_noise(likelihood, reached)[1]) * found
+            yield (
+                GaussianPosterior(mean.cpu().clone(), precision.cpu(), None, prior_precision),
+                likelihood,
+            )
+
     if not average_loss - null_loss <= (DIVERGED - 1) * abs(null_loss):
         raise ValueError(
             f"VOGN diverged with lr={lr}: the mean loss of a row is {average_loss:.3g}, that of a "
             f"constant prediction {null_loss:.3g}. Lower lr or raise damping={damping}."
         )
-    set_weights(module, weights.index_copy(0, indices, mean))
-    if noise is not None:
-        likelihood = Gaussian(noise.cpu())
-    precision = (n_rows / (temperature * _in_units_of_noise(likelihood, noise)[1])) * curvature
-    return GaussianPosterior(mean.cpu(), precision.cpu(), None, prior_precision), likelihood
 
 
 def _standard_normals(like: Tensor, generator: torch.Generator) -> Tensor:
