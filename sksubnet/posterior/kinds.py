@@ -12,7 +12,7 @@ from sksubnet.posterior.curvature import Curvature, ggn, ggn_diagonal, ggn_facto
 from sksubnet.posterior.diagonal import DiagonalPosterior
 from sksubnet.posterior.gaussian import GaussianPosterior
 from sksubnet.posterior.kernel import KernelPosterior
-from sksubnet.posterior.memory import EIGEN_LIMIT, cholesky_dtype
+from sksubnet.posterior.memory import EIGEN_LIMIT, cholesky_dtype, keeps_rows
 
 if TYPE_CHECKING:
     from sksubnet.jacobian import JacobianPlan, Model
@@ -97,13 +97,14 @@ def subnetwork_curvature(
     has_parts: bool = False,
     batch_size: int | None = None,
 ) -> Curvature:
-    """GGN of the weights at ``indices`` (S,), in the form that takes least: by rows or weights.
+    """GGN of the weights at ``indices`` (S,), by rows where these are fewer and fit, or by weights.
 
     One that is to have parts is in the precision of the smallest.
     """
     if covariance == "diag":
         return ggn_diagonal(trained, rows, batch_size=batch_size).part(indices)
-    if n_factors(trained.likelihood, trained.n_outputs, len(rows)) < len(indices):
+    n_rows = n_factors(trained.likelihood, trained.n_outputs, len(rows))
+    if keeps_rows(len(indices), n_rows, plan.n_kept):
         return ggn_factors(trained, plan, rows, batch_size=batch_size)
     is_small = has_parts or len(indices) <= EIGEN_LIMIT
     dtype = torch.float64 if is_small else cholesky_dtype(len(indices))

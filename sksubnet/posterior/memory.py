@@ -97,16 +97,39 @@ def _left_in_group(group: Path, files: _GroupFiles) -> float:
 def curvature_bytes(n_weights: int, n_factors: int, n_kept: int) -> int:
     """Bytes that the posterior of S weights takes, from ``n_factors`` rows of Jacobian.
 
-    With fewer rows than weights the dual takes twice the ``n_kept`` numbers of each row (fewer than
-    S where whole layers stay factored) and three n x n arrays. Otherwise the matrix, its
-    eigenvectors and the solver's workspace take three S x S arrays, and a Cholesky factor two in
-    float32.
+    In the form that takes less, where there are fewer rows than weights.
     """
     if n_factors < n_weights:
-        return 8 * (2 * n_factors * n_kept + 3 * n_factors**2)
-    if n_weights <= EIGEN_LIMIT:
-        return 24 * n_weights**2
-    return 8 * n_weights**2
+        return min(_row_bytes(n_factors, n_kept), _weight_bytes(n_weights))
+    return _weight_bytes(n_weights)
+
+
+def _row_bytes(n_factors: int, n_kept: int) -> int:
+    """Bytes of the dual: twice the numbers kept of each row, and three n x n arrays.
+
+    A row keeps S numbers, or fewer where whole layers stay factored.
+    """
+    return 8 * (2 * n_factors * n_kept + 3 * n_factors**2)
+
+
+def _weight_bytes(n_weights: int) -> int:
+    """Bytes of the matrix, its eigenvectors and the solver's workspace, each S x S.
+
+    Or of a Cholesky factor in float32 and its workspace.
+    """
+    return (24 if n_weights <= EIGEN_LIMIT else 8) * n_weights**2
+
+
+def keeps_rows(n_weights: int, n_factors: int, n_kept: int) -> bool:
+    """Whether the posterior is in terms of the rows of Jacobian, not of the weights.
+
+    Where there are fewer of them, because then every prior precision is free; but not where only
+    the matrix of the weights fits.
+    """
+    if n_factors >= n_weights:
+        return False
+    available, needed = available_memory(), _row_bytes(n_factors, n_kept)
+    return available is None or needed <= max(available, _weight_bytes(n_weights))
 
 
 def check_curvature_fits(n_weights: int, n_factors: int, n_kept: int) -> None:
@@ -139,12 +162,14 @@ def check_joint_covariance_fits(n_rows: int, n_outputs: int) -> None:
 def largest_that_fits(available: int, n_factors: int) -> int:
     """Largest S whose :func:`curvature_bytes` are available."""
     dual = (available // 8 - 3 * n_factors**2) // (2 * n_factors)
+    cholesky = math.isqrt(available // 8)
+    eigen = min(math.isqrt(available // 24), EIGEN_LIMIT)
+    fitting = [eigen]
     if dual > n_factors:
-        return dual
-    factorised = min(math.isqrt(available // 8), n_factors)
-    if factorised > EIGEN_LIMIT:
-        return factorised
-    return min(math.isqrt(available // 24), n_factors)
+        fitting.append(dual)
+    if cholesky > EIGEN_LIMIT:
+        fitting.append(cholesky)
+    return max(fitting)
 
 
 def cholesky_dtype(n_weights: int) -> torch.dtype:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from frozen_models import NOISE, X_NEW, regression_rows, regressor
 from numpy.testing import assert_allclose
+from sklearn.datasets import load_iris
 from user_nets import assert_refused
 
-from sksubnet import SubnetLaplaceRegressor
-from sksubnet.posterior import memory
+from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet.posterior import KernelPosterior, memory
 from sksubnet.posterior.memory import available_memory
 
 GIB = 2**30
@@ -174,3 +175,21 @@ def test_size_in_the_message(monkeypatch) -> None:
     memory.check_joint_covariance_fits(largest, 1)
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     memory.check_joint_covariance_fits(44_000, 1)
+
+
+def test_weights_are_kept_where_rows_would_not_fit(monkeypatch) -> None:
+    X, y = load_iris(return_X_y=True)
+    X, y = X[::3][:49], y[::3][:49]
+    options = {"subnetwork_size": 100, "prior_precision": 1.0, "cv": None, "random_state": 0}
+    by_rows = SubnetLaplaceClassifier(**options).fit(X, y)
+    n_weights, n_rows = 100, 2 * len(X)  # of Jacobian
+    assert n_rows < n_weights
+    # three matrices of the weights; those of the rows would fit, without what is kept of each
+    room = 24 * n_weights**2
+    monkeypatch.setattr(memory, "available_memory", lambda: room)
+    by_weights = SubnetLaplaceClassifier(**options).fit(X, y)
+    assert isinstance(by_rows.posterior_, KernelPosterior)
+    assert not isinstance(by_weights.posterior_, KernelPosterior)
+    found, expected = (m.predictive(X).covariance for m in (by_weights, by_rows))
+    assert_allclose(found, expected, rtol=1e-6)
+    assert by_rows.held_training_data_ != by_weights.held_training_data_
