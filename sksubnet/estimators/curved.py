@@ -114,7 +114,7 @@ def curved_by(
     posteriors = [
         factorised(weights[part], own) for part, own in zip(places, curvatures, strict=True)
     ]
-    plans = [plan_for(trained, indices[part]) for part in places] if is_path else [plan]
+    plans = [plan.part(part) for part in places] if is_path else [plan]
     made = zip(subnetworks, found, plans, curvatures, posteriors, strict=True)
     parts = [
         Curved(

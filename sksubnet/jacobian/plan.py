@@ -76,7 +76,8 @@ class PlannedParameter:
 class JacobianPlan:
     """How each selected parameter is differentiated; names and positions only.
 
-    `n_captured` counts the numbers that one row leaves at the layers whose gradients are needed.
+    `n_captured` counts the numbers that one row leaves at the layers whose gradients are needed, or
+    were for all weights of which these are a part.
     """
 
     parameters: tuple[PlannedParameter, ...]
@@ -92,6 +93,18 @@ class JacobianPlan:
         """Return the plan for a module on this device."""
         moved = (replace(p, positions=p.positions.to(device)) for p in self.parameters)
         return replace(self, parameters=tuple(moved))
+
+    def part(self, places: Tensor) -> "JacobianPlan":
+        """Return the plan for some of the weights: sorted places (s,) among the selected."""
+        parts = []
+        for p in self.parameters:
+            bounds = torch.searchsorted(places, torch.tensor([p.start, p.stop]))
+            start, stop = bounds.tolist()
+            own = p.positions[(places[start:stop] - p.start).to(p.positions.device)]
+            widths = p.factor_widths if len(own) == len(p.positions) else None
+            taken = replace(p, positions=own, start=start, stop=stop, factor_widths=widths)
+            parts += [taken] if stop > start else []
+        return JacobianPlan(tuple(parts), len(places), self.n_captured)
 
     @property
     def row_by_row(self) -> tuple[str, ...]:

@@ -49,6 +49,25 @@ def test_equals_plain_autograd(case: Case, share: float) -> None:
 
 
 @every_case
+def test_a_part_of_a_plan_is_the_plan_of_the_part(case: Case) -> None:
+    module, X = case.build()
+    indices = some_indices(module, 0.5)
+    plan = plan_jacobian(Around(module), indices, X[:3])
+    names = [name for p in plan.parameters for name in [p.name] * (p.stop - p.start)]
+    last = [k for k, name in enumerate(names) if name == names[-1]]
+    for places in (torch.arange(0, len(indices), 3), torch.tensor(last), torch.arange(len(names))):
+        part = plan.part(places)
+        alone = plan_jacobian(Around(module), indices[places], X[:3])
+        assert part.n_selected == alone.n_selected == len(places)
+        assert part.n_captured >= alone.n_captured
+        for found, expected in zip(part.parameters, alone.parameters, strict=True):
+            assert torch.equal(found.positions, expected.positions)
+            assert vars(found) | {"positions": None} == vars(expected) | {"positions": None}
+        _, rows = jacobian(Around(module), part, X)
+        assert_close(rows, jacobian(Around(module), alone, X)[1])
+
+
+@every_case
 def test_seeds_combine_outputs(case: Case) -> None:
     module, X = case.build()
     indices = some_indices(module, 0.5)
