@@ -32,7 +32,7 @@ from sksubnet import (
 from sksubnet.metrics import neg_gaussian_nll_scorer
 
 GRIDS = [[10, 25, 50, 100, 150, 200, 300, 500], [150, 175, 200, 250, 300, 350, 400, 500]]
-"""Up to 128 weights the search for them thinks twice, which takes longer than for many."""
+"""Up to 128 weights the search for them thinks twice."""
 
 
 def cpu_seconds(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from sksubnet.progress import steps
-from sksubnet.selection.sweep import TINY, Sweep, dual_variance
+from sksubnet.selection.sweep import Sweep, dual_variance
 
 PATIENT = 128
-"""Weights up to which every gain is exact and the search thinks twice; more leave little to win."""
+"""Weights up to which the search thinks twice; more leave little to win."""
 
-EXCESS = 2
-"""So many times the wanted weights are let in before the least useful leave."""
+POOL = 256
+"""So many weights are let in before the least useful leave, until few are left."""
 
-BLOCKS, FEW_BLOCKS = 32, 8
-"""Weights enter and leave in blocks of one of so many parts of those inside, at first singly; the
-fewer where many are wanted."""
+FEW = 32
+"""Weights up to which they are exchanged; where more are left, that gains nothing."""
+
+ENTERING, LEAVING = 8, 16
+"""Weights enter and leave in blocks of one of so many parts of those inside, at first singly."""
 
 PASSES = 3
 """Most exchange passes."""
@@ -89,8 +90,8 @@ def grow(
     >>> grown.indices.tolist(), grown.curve.tolist()
     ([1, 0], [0.500, 0.666])
     """
-    growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
-    for n_inside in steps(growth.stops(size)):
+    growth = Growth.of(factors, references, prior_precision)
+    for n_inside in steps(_stops(size)):
         _, order, curve = growth.to(n_inside)
         if share is not None and float(curve[-1]) >= share:
             n_needed = min(int((curve < share).sum()) + 1, n_inside)
@@ -113,13 +114,12 @@ def choose(
 
     .. math:: \sum_i \sqrt{v_i(S)}
 
-    greedily: the weight with the largest gain enters next. For the sum of the ``v_i`` themselves
-    that is orthogonal least squares [1]_; the root favours references of which little is kept so
-    far. Twice as many weights enter as are wanted, those that are missed least leave again, and in
-    exchange passes every weight leaves once and the best one enters in its place: a weight often
-    is of use only together with others, which let it vary without changing what the data pin. The
-    result is never worse than that of plain greedy selection. Beyond ``BLOCKS`` weights, they
-    enter and leave in blocks, whose members are chosen one by one among the best of the step.
+    greedily: the weights with the largest gains to first order enter next. For the sum of the
+    ``v_i`` themselves that is orthogonal least squares [1]_; the root favours references of which
+    little is kept so far. Where few are wanted, ``POOL`` weights enter, those that are missed least
+    leave again, and of the last ones every weight leaves once and the best of the pool enters in
+    its place: a weight often is of use only together with others, which let it vary without
+    changing what the data pin. The result is never worse than that of plain greedy selection.
 
     Parameters
     ----------
@@ -149,33 +149,57 @@ def choose(
     >>> choose(factors, references, 1.0, size=2).shares.tolist()
     [0.666]
     """
-    growth = Growth.of(factors, references, prior_precision, size <= PATIENT)
-    return choose_grown(growth, size)
+    growth = Growth.of(factors, references, prior_precision)
+    if size > PATIENT:
+        _, order, curve = growth.to(size)
+        return _chosen(growth.start, order, curve)
+    _, order, curve = growth.to(min(POOL, factors.shape[1]))
+    return Pool(growth.start, order, curve).choose(size)
 
 
-def choose_grown(growth: Growth, size: int) -> Chosen:
-    """Choose as in :func:`choose`, from a growth that may have gone some way for other sizes."""
-    start, patient = growth.start, growth.patient
-    n_entering = min(EXCESS * size, start.factors.shape[1]) if patient else size
-    sweep, order, curve = growth.to(n_entering)
-    curve = curve[:size]
-    plain = _chosen(start, order[:size], curve)
-    if not patient:
-        return plain
-    try:
-        sweep = _pruned_to(sweep, size)
-    except RuntimeError:  # the data pin the weights so firmly that rounding decides what leaves
-        return plain
-    best = _chosen(start, sweep.members(), curve)
-    for _ in range(PASSES):
-        sweep = _exchanged(sweep)
-        found = _chosen(start, sweep.members(), curve)
-        gain = found.objective() / max(best.objective(), TINY) - 1
-        if gain > ROUNDING:
-            best = found
-        if gain < TOLERANCE:
-            break
-    return best if best.objective() > plain.objective() * (1 + ROUNDING) else plain
+class Pool:
+    """The first weights of a growth, of which few are chosen.
+
+    They leave in an order whose beginnings are those of longer orders, so that several sizes, asked
+    for in increasing order, share it.
+
+    Parameters
+    ----------
+    start : Sweep
+        Without any weight.
+    order : Tensor of shape (k,)
+        The weights in the order in which they entered.
+    curve : Tensor of shape (k,)
+        Mean share of the predictive variance kept by the first 1, 2, ... of them.
+    """
+
+    def __init__(self, start: Sweep, order: Tensor, curve: Tensor) -> None:
+        self.start, self.order, self.curve = start, order, curve
+        self.empty = start.among(order)
+        self.kept = torch.arange(len(order), device=order.device)
+        self.n_least = len(order)
+
+    def choose(self, size: int) -> Chosen:
+        """Choose so many of the weights."""
+        members = first = torch.arange(size, device=self.order.device)
+        try:
+            plain, _ = self.empty.moved(first)
+            sweep = self._of_kept(size)
+            if size <= FEW:
+                sweep = _improved(sweep)
+            if sweep.objective() > plain.objective() * (1 + ROUNDING):
+                members = sweep.members()
+        except RuntimeError:  # the data pin the weights so firmly that rounding decides what leaves
+            members = first
+        return _chosen(self.start, self.order[members], self.curve[:size])
+
+    def _of_kept(self, size: int) -> Sweep:
+        """Return the sweep of the weights that are left when so many are."""
+        if size < self.n_least:
+            full, _ = self.empty.moved(self.kept.sort().values)
+            self.kept, self.n_least = _last_to_leave(full, size), size
+        sweep, _ = self.empty.moved(self.kept[:size])
+        return sweep
 
 
 class Growth:
@@ -189,43 +213,29 @@ class Growth:
     ----------
     start : Sweep
         Without any weight.
-    patient : bool
-        Whether gains are exact, and blocks small.
     """
 
-    def __init__(self, start: Sweep, patient: bool) -> None:
-        self.start, self.patient = start, patient
+    def __init__(self, start: Sweep) -> None:
+        self.start = start
         self._restart()
 
     @classmethod
-    def of(
-        cls, factors: Tensor, references: Tensor, prior_precision: float, patient: bool
-    ) -> Growth:
+    def of(cls, factors: Tensor, references: Tensor, prior_precision: float) -> Growth:
         """Begin with nothing, as in :func:`choose`."""
-        return cls(Sweep.empty(factors.double(), references.double(), prior_precision), patient)
+        return cls(Sweep.empty(factors.double(), references.double(), prior_precision))
 
     def _restart(self) -> None:
         self.sweep, self.n_inside = self.start, 0
         self.order = self.start.factors.new_empty(0, dtype=torch.int64)
         self.curve = self.start.residuals.new_empty(0)
 
-    @property
-    def n_blocks(self) -> int:
-        """How many blocks would make up the weights inside."""
-        return BLOCKS if self.patient else FEW_BLOCKS
-
-    def stops(self, size: int) -> list[int]:
-        """Numbers of weights inside after each block, up to ``size``."""
-        return list(accumulate(_block_sizes(size, self.n_blocks)))
-
     def to(self, size: int) -> tuple[Sweep, Tensor, Tensor]:
         """Let weights enter until ``size`` are inside: the sweep, their order and their curve."""
         if size < self.n_inside:
             self._restart()
-        stops = [stop for stop in self.stops(size) if stop > self.n_inside]
         state = self.sweep, self.order, self.curve
-        for stop in steps(stops):
-            n_added, n_whole = stop - self.n_inside, 1 + self.n_inside // self.n_blocks
+        for stop in steps([stop for stop in _stops(size) if stop > self.n_inside]):
+            n_added, n_whole = stop - self.n_inside, 1 + self.n_inside // ENTERING
             state = self._with_block(n_added)
             if n_added == n_whole:  # of the block that the size cuts, more may enter at once
                 self.sweep, self.order, self.curve = state
@@ -234,22 +244,21 @@ class Growth:
 
     def _with_block(self, n_added: int) -> tuple[Sweep, Tensor, Tensor]:
         """Let so many more weights enter at once."""
-        sweep = self.sweep
-        block = sweep.best(n_added) if self.patient else _first(sweep.slopes(), n_added)
+        block = _first(self.sweep.slopes(), n_added)
         before = self.sweep.variances.mean()
         sweep, added = self.sweep.moved(block)
         curve = before + added.mean(1).cumsum(0)
         return sweep, torch.cat([self.order, block]), torch.cat([self.curve, curve])
 
 
-def _block_sizes(size: int, n_blocks: int) -> list[int]:
-    """Numbers of weights that enter at once, 1 at first, with the sum ``size``."""
-    sizes: list[int] = []
+def _stops(size: int) -> list[int]:
+    """Numbers of weights inside after each block that enters, 1 at first, up to ``size``."""
+    stops: list[int] = []
     n_inside = 0
     while n_inside < size:
-        sizes.append(min(1 + n_inside // n_blocks, size - n_inside))
-        n_inside += sizes[-1]
-    return sizes
+        n_inside = min(n_inside + 1 + n_inside // ENTERING, size)
+        stops.append(n_inside)
+    return stops
 
 
 def _first(values: Tensor, n: int) -> Tensor:
@@ -257,25 +266,37 @@ def _first(values: Tensor, n: int) -> Tensor:
     return torch.sort(values, descending=True, stable=True).indices[:n]
 
 
-def _pruned_to(sweep: Sweep, size: int) -> Sweep:
-    """Let those weights leave that are missed least, until ``size`` are inside."""
-    while (n_surplus := int(sweep.inside.sum()) - size) > 0:
+def _last_to_leave(sweep: Sweep, size: int) -> Tensor:
+    """Candidates (k,), all inside, last the one that leaves first, until ``size`` are left."""
+    staying = torch.arange(len(sweep.inside), device=sweep.inside.device)
+    left: list[Tensor] = []
+    while (n_surplus := len(staying) - size) > 0:
+        n_leaving = min(n_surplus, 1 + len(staying) // LEAVING)
+        least = sweep.losses().argsort(stable=True)[:n_leaving]
+        sweep, _ = sweep.moved(least)
+        left.append(staying[least].flip(0))
         members = sweep.members()
-        n_leaving = min(n_surplus, 1 + len(members) // BLOCKS)
-        least = sweep.losses(members).argsort(stable=True)[:n_leaving]
-        sweep, _ = sweep.moved(members[least])
+        sweep, staying = sweep.among(members), staying[members]
+    return torch.cat([staying, *reversed(left)])
+
+
+def _improved(sweep: Sweep) -> Sweep:
+    """Exchange weights while that is worth its time."""
+    for _ in range(PASSES):
+        before, sweep = sweep.objective(), _exchanged(sweep)
+        if sweep.objective() < before * (1 + TOLERANCE):
+            break
     return sweep
 
 
 def _exchanged(sweep: Sweep) -> Sweep:
-    """Let each block leave and the best weights enter, where that raises the objective."""
-    members = sweep.members()
-    weakest_first = members[sweep.losses(members).argsort(stable=True)]
-    for block in steps(weakest_first.split(1 + len(members) // BLOCKS)):
+    """Let each weight leave and the best one enter, where that raises the objective."""
+    weakest_first = sweep.losses().argsort(stable=True)[: int(sweep.inside.sum())]
+    for leaving in steps(weakest_first.split(1)):
         try:
-            without, _ = sweep.moved(block)
-            entering = without.best(len(block))
-            if set(entering.tolist()) == set(block.tolist()):
+            without, _ = sweep.moved(leaving)
+            entering = _first(without.gains(), 1)
+            if entering == leaving:
                 continue
             trial, _ = without.moved(entering)
         except RuntimeError:  # as in choose

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sksubnet.posterior import output_energy, plan_for
-from sksubnet.selection.greedy import PATIENT, Chosen, Growth, choose_grown, grow
+from sksubnet.selection.greedy import PATIENT, POOL, Chosen, Growth, Pool, grow
 from sksubnet.selection.reference import (
     SHORTLIST,
     SHORTLIST_PER_WEIGHT,
@@ -283,7 +283,8 @@ class Selector:
         self.trained, self.selection, self.candidates = trained, selection, candidates
         self.named = explicit_selection(trained.module, selection, candidates)
         self._rankings = {} if ranking is None else {self._kind(RANKED): ranking}
-        self._growths: dict[tuple[int, bool], tuple[Problem, Growth]] = {}
+        self._growths: dict[int, tuple[Problem, Growth]] = {}
+        self._pool: Pool | None = None
 
     def pick_each(self, sizes: Sequence[int | float | str]) -> list[Subnetwork]:
         """Pick a subnetwork of each size."""
@@ -311,7 +312,8 @@ class Selector:
             return indices, {}
         if is_greedy(self.selection) and n <= PATIENT:
             problem, growth = self._growth(indices, n)
-            return _explained(problem, choose_grown(growth, n))
+            self._pool = self._pool or self._ranked_pool(problem, growth)
+            return _explained(problem, self._pool.choose(n))
         ranking = self.ranked(n)
         found = ranking.order[:n].sort().values
         if ranking.curve is None:
@@ -320,14 +322,14 @@ class Selector:
         return found, {"explained_variance": float(curve[-1]), "explained_curve": curve}
 
     def searches_once(self, size: int | float | str) -> bool:
-        """Whether a subnetwork of this size begins the order of ``RANKED`` weights of the search.
+        """Whether a subnetwork of this size is found by the order of ``RANKED`` weights.
 
-        Scores are not worth keeping, and few weights are searched for anew.
+        That of a search; scores are not worth keeping.
         """
         n = n_wanted(size, self.selection, self.candidates, self.named)
         if n is None or not is_greedy(self.selection):
             return False
-        return PATIENT < n <= RANKED and n < int(self.candidates.sum())
+        return n <= RANKED and n < int(self.candidates.sum())
 
     def ranked(self, n: int) -> Ranking:
         """Rank the best ``n`` weights, or more; those of a search that thinks once."""
@@ -335,7 +337,7 @@ class Selector:
         n = min(n, len(indices))
         if kind not in self._rankings or len(self._rankings[kind].order) < n:
             if is_greedy(self.selection):
-                problem, growth = self._growth(indices, n, patient=False)
+                problem, growth = self._growth(indices, n)
                 _, order, curve = growth.to(n)
                 found = Ranking(problem.columns[order.cpu()], curve.cpu())
             else:
@@ -351,15 +353,22 @@ class Selector:
         """Tell rankings apart of which one is not the beginning of the other."""
         return n_listed(n) if is_greedy(self.selection) else 0
 
-    def _growth(self, indices: Tensor, size: int, patient: bool = True) -> tuple[Problem, Growth]:
+    def _growth(self, indices: Tensor, size: int) -> tuple[Problem, Growth]:
         """Return the problem that a size is searched in, and how far weights have entered in it."""
-        key = min(n_listed(size), len(indices)), patient
+        key = min(n_listed(size), len(indices))
         if key not in self._growths:
-            same = (problem for (n, _), (problem, _) in self._growths.items() if n == key[0])
-            problem = next(same, None) or selection_problem(self.trained, indices, size)
+            problem = selection_problem(self.trained, indices, size)
             parts = problem.factors, problem.references, problem.prior_precision
-            self._growths[key] = problem, Growth.of(*parts, patient=key[1])
+            self._growths[key] = problem, Growth.of(*parts)
         return self._growths[key]
+
+    def _ranked_pool(self, problem: Problem, growth: Growth) -> Pool:
+        """Return the first weights of the ranking, of which few are chosen."""
+        ranking, start = self.ranked(POOL), growth.start
+        assert ranking.curve is not None
+        places = torch.searchsorted(problem.columns, ranking.order[:POOL])
+        order, curve = places.to(start.inside.device), ranking.curve[:POOL].to(start.residuals)
+        return Pool(start, order, curve)
 
 
 def effects(

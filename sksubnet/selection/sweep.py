@@ -15,12 +15,6 @@ CACHED = 1024
 ROWS = 32
 """References whose residuals are squared at once."""
 
-PROMISING = 64
-"""Candidates whose gains are computed first."""
-
-ROUNDING = 1e-9
-"""Relative error that rounding may make."""
-
 FLOOR = 1e-3
 """Share of a reference's variance below which less of it makes it no more urgent."""
 
@@ -109,25 +103,6 @@ class Sweep:
             total += some @ rows.square()  # few enough to stay in the processor's cache
         return (total / (self.delta + self.energies)).masked_fill_(self.inside, -1.0)
 
-    def best(self, n: int) -> Tensor:
-        """Places (n,) of the largest :meth:`gains`, the first of equal ones.
-
-        Exact, but most gains are never computed: the root is below its tangents, so that the
-        slopes bound what a candidate can add.
-        """
-        within = self.variances.clamp(min=FLOOR).sqrt()
-        most = self.slopes() / 2 + ((within - self.variances.sqrt()).square() / within).sum() / 2
-        n_first = min(max(PROMISING, 2 * n), len(most))
-        found = torch.full_like(most, -torch.inf)
-        promising = most.topk(n_first).indices
-        found[promising] = self.among(promising).gains()
-        least = found[promising].topk(n).values[-1]
-        open_ = (most * (1 + ROUNDING) >= least) & found.isinf()
-        if open_.any():
-            columns = open_.nonzero().squeeze(1)
-            found[columns] = self.among(columns).gains()
-        return torch.sort(found, descending=True, stable=True).indices[:n]
-
     def gains(self) -> Tensor:
         """Return what each candidate would add to the objective (P,); -1 for those inside."""
         before = self.variances[:, None]
@@ -144,13 +119,12 @@ class Sweep:
             pieces.append(added.div_(sums).sum(0))
         return torch.cat(pieces).masked_fill_(self.inside, -1.0)
 
-    def losses(self, members: Tensor) -> Tensor:
-        """Return what each of some weights inside would take from the objective (k,)."""
-        few = self.among(members)
-        pivots = (few.delta - few.energies).clamp(min=TINY)
-        taken = few.residuals.square() / pivots
-        kept = (self.variances[:, None] - taken).clamp(min=0)
-        return self.objective() - kept.sqrt().sum(0)
+    def losses(self) -> Tensor:
+        """Return what each candidate would take from the objective (P,); inf for those outside."""
+        pivots = (self.delta - self.energies).clamp(min=TINY)
+        taken = self.residuals.square().div_(pivots)
+        kept = (self.variances[:, None] - taken).clamp_(min=0).sqrt_()
+        return (self.objective() - kept.sum(0)).masked_fill_(~self.inside, torch.inf)
 
 
 def dual_variance(

@@ -87,7 +87,7 @@ OF_LAPLACE = [
     (sksubnet.estimators.subnet, "make_keepable"),
     (sksubnet.posterior.kinds, "ggn"),
     (sksubnet.selection.subnetwork, "selection_problem"),
-    (sksubnet.selection.subnetwork, "choose_grown"),
+    (sksubnet.selection.subnetwork.Pool, "choose"),
     (sksubnet.posterior.tuning.Tuned, "of_net"),
     (sksubnet.estimators.base.BayesianNet, "_keep_out_of_fold"),
 ]

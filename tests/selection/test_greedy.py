@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sksubnet.selection import greedy
+from sksubnet.selection import greedy, sweep
 from sksubnet.selection.greedy import choose, grow
 from sksubnet.selection.sweep import Sweep, dual_variance
 
@@ -35,10 +35,14 @@ def objective(factors, references, chosen):
 
 
 def exhaustive_greedy(factors, references, size):
+    """The objective is sum(sqrt(v)): to first order, what v gains counts by 1 / sqrt(v)."""
     chosen = []
     for _ in range(size):
+        before = variances(factors, references, chosen) if chosen else np.zeros(len(references))
+        weights = 1 / np.sqrt(np.maximum(before, sweep.FLOOR))
         rest = [j for j in range(factors.shape[1]) if j not in chosen]
-        chosen.append(max(rest, key=lambda j: objective(factors, references, [*chosen, j])))
+        after = [variances(factors, references, [*chosen, j]) for j in rest]
+        chosen.append(rest[int(np.argmax((after - before) @ weights))])
     return chosen
 
 
@@ -66,7 +70,8 @@ def test_weights_enter_and_leave_exactly():
                 gain = objective(factors, references, [*members, j]) - now
                 assert float(sweep.gains()[j]) == pytest.approx(gain, rel=1e-8)
         losses = [now - objective(factors, references, sorted(inside - {j})) for j in members]
-        assert_allclose(sweep.losses(torch.tensor(members)), losses, atol=1e-7)
+        assert_allclose(sweep.losses()[members], losses, atol=1e-7)
+        assert torch.isinf(sweep.losses()).sum() == 12 - len(members)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,20 +114,21 @@ def test_exchange_never_lowers_the_objective_and_mostly_finds_the_best_subset():
     assert exchanged > plain
 
 
-def test_blocks_lose_little(monkeypatch):
+def test_blocks_lose_little_and_leaving_gains_more(monkeypatch):
     factors, references = problem(n=40, m=30, n_candidates=300)
     in_blocks = grow(factors, references, DELTA, 120)
     order = in_blocks.indices.tolist()
     assert sorted(set(order)) == sorted(order)
     expected = [variances(factors, references, order[:k]).mean() for k in (1, 40, 77, 120)]
     assert_allclose(in_blocks.curve[[0, 39, 76, 119]], expected, rtol=1e-9)
-    exchanged = choose(factors, references, DELTA, 120)
-    monkeypatch.setattr(greedy, "BLOCKS", 1000)
-    one_by_one = grow(factors, references, DELTA, 120)
-    monkeypatch.undo()
-    values = [float(c.shares.sqrt().sum()) for c in (in_blocks, one_by_one, exchanged)]
-    assert values[0] > 0.99 * values[1]
-    assert values[2] > values[0]
+    chosen = choose(factors, references, DELTA, 120)
+    monkeypatch.setattr(greedy, "ENTERING", 1000)
+    monkeypatch.setattr(greedy, "LEAVING", 1000)
+    singly = [search(factors, references, DELTA, 120) for search in (grow, choose)]
+    values = [float(c.shares.sqrt().sum()) for c in (in_blocks, chosen, *singly)]
+    assert values[0] > 0.98 * values[2]
+    assert values[1] > 0.99 * values[3]
+    assert values[1] > values[0]
 
 
 def exhaustive_exchange(factors, references, members):
@@ -138,114 +144,127 @@ def exhaustive_exchange(factors, references, members):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_pruning_and_exchange_are_exhaustive_searches_of_each_step(seed):
+def test_leaving_and_exchange_are_exhaustive_searches_of_each_step(seed):
     factors, references = problem(seed=seed)
     members = sorted(np.random.default_rng(seed).permutation(12)[:7].tolist())
-    sweep = Sweep.empty(factors, references, DELTA).moved(torch.tensor(members))[0]
-    exchanged = greedy._exchanged(sweep).members().tolist()
+    start = sweep.Sweep.empty(factors, references, DELTA)
+    full = start.moved(torch.tensor(members))[0]
+    exchanged = greedy._exchanged(full).members().tolist()
     assert exchanged == exhaustive_exchange(factors, references, members)
-    for size in (6, 5, 4):
+    everything = torch.tensor(members)
+    order = everything[greedy._last_to_leave(full.among(everything), 3)].tolist()
+    assert sorted(order) == members
+    for size in (6, 5, 4, 3):
         subsets = [[j for j in members if j != i] for i in members]
         members = max(subsets, key=lambda s: objective(factors, references, s))
-        assert greedy._pruned_to(sweep, size).members().tolist() == members
+        assert sorted(order[:size]) == members
 
 
 def test_letting_more_in_first_finds_better_subsets(monkeypatch):
     problems = [problem(seed=seed, n=8, m=3, n_candidates=14, scale=5.0) for seed in range(40)]
     totals = []
-    for excess in (1, 2):
-        monkeypatch.setattr(greedy, "EXCESS", excess)
+    for pool in (4, 8):
+        monkeypatch.setattr(greedy, "POOL", pool)
         totals.append(sum(choose(*parts, DELTA, 4).objective() for parts in problems))
     assert totals[1] > totals[0]
 
 
-def test_exchanging_blocks_never_lowers_the_objective():
+def test_exchanges_never_lower_the_objective():
     for seed in range(3):
         factors, references = problem(n=40, m=30, n_candidates=120, seed=seed)
-        sweep = Sweep.empty(factors, references, DELTA).moved(torch.arange(100))[0]
+        now = sweep.Sweep.empty(factors, references, DELTA).moved(torch.arange(50))[0]
         for _ in range(5):
-            before, sweep = sweep.objective(), greedy._exchanged(sweep)
-            assert sweep.objective() >= before
-            assert int(sweep.inside.sum()) == 100
+            before, now = now.objective(), greedy._exchanged(now)
+            assert now.objective() >= before
+            assert int(now.inside.sum()) == 50
+
+
+@pytest.mark.parametrize("sizes", [[2, 5, 20, 31, 60], [60, 20, 31, 2, 5]], ids=["up", "down"])
+def test_a_pool_gives_several_sizes_what_each_alone_finds(sizes):
+    """Also where a block that leaves is cut by one size and not by another."""
+    factors, references = problem(n=20, m=10, n_candidates=120)
+    growth = greedy.Growth.of(factors, references, DELTA)
+    _, order, curve = growth.to(90)
+    pool = greedy.Pool(growth.start, order, curve)
+    for size in sizes:
+        alone = greedy.Pool(growth.start, order, curve).choose(size)
+        found = pool.choose(size)
+        assert sorted(found.indices.tolist()) == sorted(alone.indices.tolist())
+        assert set(found.indices.tolist()) <= set(order.tolist())
+        expected = variances(factors, references, found.indices)
+        assert_allclose(found.shares, expected, rtol=1e-9)
+        assert found.objective() >= objective(factors, references, order[:size]) * (1 - 1e-9)
 
 
 def test_slopes_are_the_gains_of_a_small_step():
     """The sum of sqrt(v + t e) has the slope sum(e / sqrt(v)) / 2 in t; a floor keeps it finite."""
     factors, references = problem(n_candidates=30)
-    sweep, _ = Sweep.empty(factors, references, DELTA).moved(torch.arange(8))
+    few, _ = Sweep.empty(factors, references, DELTA).moved(torch.arange(8))
     before = variances(factors, references, range(8))
     added = np.stack([variances(factors, references, [*range(8), j]) for j in range(8, 30)])
     expected = ((added - before) / np.sqrt(before)).sum(1)
-    assert_allclose(sweep.slopes()[8:], expected, rtol=1e-9)
-    assert (sweep.slopes()[:8] == -1).all()
+    assert_allclose(few.slopes()[8:], expected, rtol=1e-9)
+    assert (few.slopes()[:8] == -1).all()
     assert torch.isfinite(Sweep.empty(factors, references, DELTA).slopes()).all()
 
 
-def test_large_subnetworks_lose_little_by_the_faster_search(monkeypatch):
+def test_growth_by_slopes_loses_little_to_one_by_gains():
     factors, references = problem(n=60, m=40, n_candidates=900)
-    monkeypatch.setattr(greedy, "PATIENT", 50)
     fast = choose(factors, references, DELTA, 200)
     assert len(set(fast.indices.tolist())) == 200
     assert_allclose(fast.shares, variances(factors, references, fast.indices), rtol=1e-9)
     assert_allclose(fast.curve[-1], fast.shares.mean(), rtol=1e-9)
-    monkeypatch.setattr(greedy, "PATIENT", 10**6)
-    monkeypatch.setattr(greedy, "BLOCKS", 1000)
-    exact = grow(factors, references, DELTA, 200)
+    exact = Sweep.empty(factors, references, DELTA)
+    for _ in range(200):
+        exact, _ = exact.moved(exact.gains().argmax()[None])
     assert fast.objective() > 0.97 * exact.objective()
 
 
-@pytest.mark.parametrize("n_blocks", [8, 32])
-def test_block_sizes(n_blocks):
-    sizes = greedy._block_sizes(1000, n_blocks)
-    assert sizes[:n_blocks] == [1] * n_blocks
-    assert sum(sizes) == 1000
-    inside = np.cumsum([0, *sizes])[:-1]
-    assert (np.array(sizes[:-1]) == 1 + inside[:-1] // n_blocks).all()
-    assert len(sizes) < 5 * n_blocks + 10
+@pytest.mark.parametrize("n_parts", [8, 32])
+def test_block_sizes(n_parts, monkeypatch):
+    monkeypatch.setattr(greedy, "ENTERING", n_parts)
+    stops = greedy._stops(1000)
+    sizes = np.diff([0, *stops])
+    assert (sizes[:n_parts] == 1).all()
+    assert stops[-1] == 1000
+    inside = np.array([0, *stops])[:-1]
+    assert (sizes[:-1] == 1 + inside[:-1] // n_parts).all()
+    assert len(sizes) < 5 * n_parts + 10
 
 
-@pytest.mark.parametrize("patient", [True, False])
 @pytest.mark.parametrize("sizes", [[1, 7, 40, 41, 90], [90, 7, 7, 41]], ids=["up", "down"])
-def test_a_growth_goes_on_as_if_it_had_never_stopped(patient, sizes):
+def test_a_growth_goes_on_as_if_it_had_never_stopped(sizes):
     factors, references = problem(n=20, m=10, n_candidates=120)
-    growth = greedy.Growth.of(factors, references, DELTA, patient)
+    growth = greedy.Growth.of(factors, references, DELTA)
     for size in sizes:
-        sweep, order, curve = growth.to(size)
-        alone = greedy.Growth.of(factors, references, DELTA, patient).to(size)
+        grown, order, curve = growth.to(size)
+        alone = greedy.Growth.of(factors, references, DELTA).to(size)
         assert order.tolist() == alone[1].tolist()
-        assert sorted(order.tolist()) == sweep.members().tolist()
+        assert sorted(order.tolist()) == grown.members().tolist()
         assert_allclose(curve, alone[2], rtol=1e-12)
-        assert_allclose(sweep.variances, variances(factors, references, order), rtol=1e-9)
+        assert_allclose(grown.variances, variances(factors, references, order), rtol=1e-9)
 
 
-def test_a_growth_takes_as_many_steps_for_several_sizes_as_for_the_largest(monkeypatch):
+def test_several_sizes_take_as_many_steps_as_one(monkeypatch):
     factors, references = problem(n=20, m=10, n_candidates=120)
-    steps = []
-    best = Sweep.best
-    monkeypatch.setattr(Sweep, "best", lambda sweep, n: steps.append(1) or best(sweep, n))
-    growth = greedy.Growth.of(factors, references, DELTA, patient=True)
-    for size in (5, 20, 80):
-        growth.to(size)
-    assert len(steps) == len(growth.stops(80))
-
-
-@pytest.mark.parametrize("n_inside", [0, 1, 10, 80])
-@pytest.mark.parametrize("spread", [0.1, 3.0])
-def test_the_best_are_those_of_the_largest_gains(n_inside, spread):
-    factors, references = problem(n=30, m=20, n_candidates=600)
-    generator = torch.Generator().manual_seed(n_inside)
-    scale = (spread * torch.randn(600, generator=generator, dtype=torch.float64)).exp()
-    factors, references = factors * scale, references * scale
-    references[3] = 0  # seen by no weight
-    factors[:, 500:550], references[:, 500:550] = factors[:, :50], references[:, :50]  # twins
-    sweep = Sweep.empty(factors, references, DELTA)
-    if n_inside:
-        sweep, _ = sweep.moved(torch.randperm(600, generator=generator)[:n_inside])
-    by_gain = torch.sort(sweep.gains(), descending=True, stable=True)
-    for n in (1, 5, 70, 300):
-        found = sweep.best(n)
-        assert_allclose(sweep.gains()[found], by_gain.values[:n], rtol=1e-12)
-        assert len(set(found.tolist())) == n and not sweep.inside[found].any()
+    entering, leaving = [], []
+    slopes, losses = Sweep.slopes, Sweep.losses
+    monkeypatch.setattr(Sweep, "slopes", lambda now: entering.append(1) or slopes(now))
+    monkeypatch.setattr(Sweep, "losses", lambda now: leaving.append(1) or losses(now))
+    monkeypatch.setattr(greedy, "FEW", 0)
+    growth = greedy.Growth.of(factors, references, DELTA)
+    for size in (5, 22, 80):  # ends of blocks
+        _, order, curve = growth.to(size)
+    assert len(entering) == len(greedy._stops(80))
+    for sizes in ([5], [5, 20, 50]):
+        leaving.clear()
+        pool = greedy.Pool(growth.start, order, curve)
+        for size in sizes:
+            pool.choose(size)
+        n_left, n_steps = 80, 0
+        while n_left > 5:
+            n_left, n_steps = max(5, n_left - 1 - n_left // greedy.LEAVING), n_steps + 1
+        assert len(leaving) == n_steps
 
 
 def test_weights_without_influence_come_last():
