@@ -130,18 +130,25 @@ def predicted(job: Job, toy: Toy, nets: list[Any], models: list[Any], X: np.ndar
 
 
 def measure(job: Job, folder: Path | None, hidden: int) -> dict[str, float]:
-    """Share of the full deviation in the gap, log likelihoods and seconds without training."""
+    """What is kept in the gap, log likelihoods and seconds without training.
+
+    `share` is of the full posterior's standard deviation, `width` that of a row in the gap, noise
+    included, in units of what it is in truth.
+    """
     toy = toy_of(folder)
     nets = [net_of(folder, N_MEMBERS * job.seed + k, hidden) for k in range(job.nets)]
     start = time.perf_counter()
     models = [model_of(job, toy, net) for net in nets]
     found = {"seconds": time.perf_counter() - start}
-    for place, X in {"gap": toy.gap_inputs(), "clusters": toy.X}.items():
-        normal = predicted(job, toy, nets, models, X)
-        found[place] = normal.log_likelihood(process(toy, X))
+    X = toy.gap_inputs()
+    normal, truth = predicted(job, toy, nets, models, X), process(toy, X)
+    found["gap"] = normal.log_likelihood(truth)
+    found["width"] = float(np.mean(np.sqrt(normal.variance / truth.variance)))
+    at_rows = predicted(job, toy, nets, models, toy.X)
+    found["clusters"] = at_rows.log_likelihood(process(toy, toy.X))
     if job.nets == 1:
-        full = epistemic_std(full_of(folder, N_MEMBERS * job.seed, hidden), toy.gap_inputs())
-        own = 0 if models[0] is None else epistemic_std(models[0], toy.gap_inputs())
+        full = epistemic_std(full_of(folder, N_MEMBERS * job.seed, hidden), X)
+        own = 0 if models[0] is None else epistemic_std(models[0], X)
         found["share"] = float(np.mean(own / full))
     return found
 
@@ -169,17 +176,19 @@ def table(lines: list[dict[str, Any]], toy: Toy) -> str:
         return f"{values.mean():.{digits}f}{error}"
 
     text = (
-        "| rule | weights | share of the full deviation in the gap | log likelihood in the gap | "
-        "log likelihood in the clusters | seconds |\n|---|---|---|---|---|---|\n"
+        "| rule | weights | share of the full deviation in the gap | width in the gap | "
+        "log likelihood in the gap | log likelihood in the clusters | seconds |\n"
+        "|---|---|---|---|---|---|---|\n"
     )
     for (nets, rule, weights), rows in frame.groupby(["nets", "rule", "weights"], sort=False):
         name = RULES.get(rule, rule) + (f", {nets} nets" if nets > 1 else "")
-        cells = [cell(rows["share"], 2), cell(rows["gap"], 2), cell(rows["clusters"], 3)]
+        cells = [cell(rows[name], 2) for name in ("share", "width", "gap")]
+        cells.append(cell(rows["clusters"], 3))
         cells.append(f"{rows['seconds'].mean():.2f}")
         text += f"| {name} | {weights} | " + " | ".join(cells) + " |\n"
     best = [process(toy, X) for X in (toy.gap_inputs(), toy.X)]
     gap, clusters = (normal.log_likelihood(normal) for normal in best)
-    return text + f"| the process itself | | | {gap:.2f} | {clusters:.3f} | |\n"
+    return text + f"| the process itself | | | 1.00 | {gap:.2f} | {clusters:.3f} | |\n"
 
 
 def draw(folder: Path | None, hidden: int, sizes: list[int], file: Path) -> None:
@@ -193,8 +202,8 @@ def draw(folder: Path | None, hidden: int, sizes: list[int], file: Path) -> None
     full = full_of(folder, 0, hidden)
     grid = np.linspace(toy.X.min() - 0.4, toy.X.max() + 0.4, 400)[:, None]
     n_weights = len(full.subnetwork_)
-    panels = [("MAP", 0, "MAP"), ("full", n_weights, "full covariance")]
-    panels += [("diagonal", n_weights, "diagonal covariance")]
+    panels = [("MAP", 0, "MAP"), ("full", n_weights, "full")]
+    panels += [("diagonal", n_weights, "diagonal")]
     panels += [(rule, size, SIZES.get(size, "")) for rule in RULES for size in sizes]
     figure, axes = plt.subplots(
         4, 3, figsize=(6.75, 7.2), sharex=True, sharey=True, layout="constrained"
@@ -204,12 +213,14 @@ def draw(folder: Path | None, hidden: int, sizes: list[int], file: Path) -> None
         model = model_of(Job(0, rule, size), toy, net)
         epistemic = np.zeros(len(grid)) if model is None else epistemic_std(model, grid)
         reach = 2 * np.hypot(epistemic, toy.noise)
-        ax.fill_between(grid[:, 0], mean - reach, mean + reach, color=BLUE, alpha=0.25, lw=0)
-        ax.plot(grid[:, 0], mean, color=BLUE, lw=1)
-        ax.plot(toy.X[:, 0], toy.y, ".", color=GREY, ms=1.5)
-        ax.axvspan(*toy.gap, ymax=0.04, color=ORANGE, lw=0)
+        band = mean - reach, mean + reach
+        ax.fill_between(grid[:, 0], *band, color=BLUE, alpha=0.25, lw=0, label="± 2 deviations")
+        ax.plot(grid[:, 0], mean, color=BLUE, lw=1, label="mean")
+        ax.plot(toy.X[:, 0], toy.y, ".", color=GREY, ms=1.5, label="training rows")
+        ax.axvspan(*toy.gap, ymax=0.04, color=ORANGE, lw=0, label="gap")
         ax.set_title(f"{title}: {size} weights" if size else title, fontsize=8)
         ax.tick_params(labelsize=7)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     for row, label in zip(axes, ("", *RULES.values()), strict=True):
         row[0].set_ylabel(f"{label}\ny" if label else "y", fontsize=8)
     for ax in axes[-1]:

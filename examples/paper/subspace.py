@@ -286,7 +286,10 @@ def in_basis(problem: Problem, basis: Tensor) -> Chosen:
 
 def covariances(values: Tensor, rows: Tensor, precision: float, noise: float) -> Tensor:
     """Covariance (N, C, C) of the outputs, for a noise that many times as large."""
-    white = rows * (values / noise + precision).rsqrt()
+    spectrum = values / noise + precision
+    if rows.shape[1] == 1:  # many products of single rows are slow
+        return (rows.square() @ (1 / spectrum))[..., None]
+    white = rows * spectrum.rsqrt()
     return white @ white.mT
 
 
@@ -335,38 +338,50 @@ def full_of(data: str, seed: int, folder: Path | None, hidden: int) -> Any:
     return chosen, *tuned(problem, chosen), seconds
 
 
-def basis_of(job: Job, problem: Problem, precision: float) -> Tensor:
-    """Directions (P, S) or places (S,) of a method."""
-    n_weights = problem.factors.shape[1]
-    size = round(job.part * n_weights)
-    if job.method == "last layer":
-        return positions_by(problem, job.seed, selection="last_layer")
-    if job.method in RULES:
-        return positions_by(problem, job.seed, selection=job.method, subnetwork_size=size)
-    if job.method == "subspace of test":
+@lru_cache(maxsize=2)
+def directions_of(
+    data: str, seed: int, folder: Path | None, hidden: int, method: str
+) -> tuple[Tensor, float]:
+    """Directions (P, S) of the largest of the best subspaces, which the others begin; seconds."""
+    problem, (_, precision, _, _) = (f(data, seed, folder, hidden) for f in (problem_of, full_of))
+    start = time.perf_counter()
+    if method == "subspace of test":
         references = problem.at_test.references()
     else:
         module = copy.deepcopy(problem.net.module_).double()
-        references = linearised(module, mixtures(problem.train.X, job.seed)).references()
-    return best_subspace(problem.factors, references, precision, size)
+        references = linearised(module, mixtures(problem.train.X, seed)).references()
+    size = round(max(PARTS) * problem.factors.shape[1])
+    basis = best_subspace(problem.factors, references, precision, size)
+    return basis, time.perf_counter() - start + problem.seconds
+
+
+def chosen_by(job: Job, folder: Path | None, hidden: int) -> tuple[Chosen, float]:
+    """The posterior of a method, and its seconds from the trained net."""
+    data = job.data, job.seed, folder, hidden
+    problem, (full, _, _, seconds) = problem_of(*data), full_of(*data)
+    if job.method == "full":
+        return full, seconds
+    if job.method == "MAP":
+        return Chosen(full.values[:0], full.held_out[..., :0], full.test[..., :0]), 0.0
+    size = round(job.part * len(full.values))
+    if job.method.startswith("subspace"):
+        basis, seconds = directions_of(*data, job.method)
+        start = time.perf_counter()
+        chosen = in_basis(problem, basis[:, :size])
+        return chosen, seconds + time.perf_counter() - start
+    start = time.perf_counter()
+    named = {"selection": job.method.replace(" ", "_")}
+    sized = {"subnetwork_size": size} if job.method in RULES else {}
+    places = positions_by(problem, job.seed, **named, **sized)
+    seconds = time.perf_counter() - start  # the estimator has its Jacobian and posterior in it
+    return in_basis(problem, places), seconds
 
 
 def measure(job: Job, folder: Path | None, hidden: int) -> dict[str, float]:
     """Share of the full deviation at test rows, log likelihood, and seconds without training."""
     data = job.data, job.seed, folder, hidden
-    problem, (full, precision, noise, seconds) = problem_of(*data), full_of(*data)
-    if job.method == "full":
-        chosen = full
-    elif job.method == "MAP":
-        chosen = Chosen(full.values[:0], full.held_out[..., :0], full.test[..., :0])
-        seconds = 0.0
-    else:
-        start = time.perf_counter()
-        basis = basis_of(job, problem, precision)
-        seconds = time.perf_counter() - start
-        chosen = in_basis(problem, basis)
-        if basis.ndim == 2:  # a fit of the estimator has its Jacobian and its posterior in it
-            seconds = time.perf_counter() - start + problem.seconds
+    problem, (full, precision, noise, _) = problem_of(*data), full_of(*data)
+    chosen, seconds = chosen_by(job, folder, hidden)
     own = tuned(problem, chosen)
     covariance = covariances(chosen.values, chosen.test, *own)
     loss = losses(problem, problem.at_test, problem.test, covariance, own[1])

@@ -216,25 +216,40 @@ def named(frame: pd.DataFrame, shapes: tuple[Shape, ...]) -> pd.DataFrame:
     )
 
 
-def pairs(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Part of the larger net less all of the smaller one: for each pair of nets and rule."""
-    table = {}
-    index = ["data", "split"]
-    for small, large in combinations(names, 2):
-        full = rows[(rows["net"] == small) & (rows["method"] == "full")].set_index(index)
-        for rule in RULES:
-            part = rows[(rows["net"] == large) & (rows["method"] == rule) & (rows["like"] == small)]
-            gain = (part.set_index(index)["log_likelihood"] - full["log_likelihood"]).dropna()
-            if gain.empty:
-                continue
-            by_data = gain.groupby("data", sort=False)
-            means, errors = by_data.mean(), by_data.sem()
-            won, lost = means > 2 * errors, means < -2 * errors
-            cells = {name: cell(values) for name, values in by_data}
-            cells["better on"] = f"{(means > 0).sum()} of {len(means)}"
-            cells["beyond 2 errors"] = f"{won.sum()} better, {lost.sum()} worse"
-            table[f"{large} {rule} - {small} full"] = cells
-    return pd.DataFrame(table).T.fillna("")
+def gains(rows: pd.DataFrame, one: pd.Series, other: pd.Series) -> dict[str, str]:
+    """Rise of the log likelihood from the rows of another method to those of one, as a row."""
+    one, other = (rows[k].set_index(["data", "split"])["log_likelihood"] for k in (one, other))
+    gain = (one - other).dropna()
+    if gain.empty:
+        return {}
+    means, errors = gain.groupby("data").mean(), gain.groupby("data").sem()
+    cells = {name: cell(values) for name, values in gain.groupby("data", sort=False)}
+    cells["better on"] = f"{(means > 0).sum()} of {len(means)}"
+    cells["better on splits"] = f"{(gain > 0).sum()} of {len(gain)}"
+    clear = (means > 2 * errors).sum(), (means < -2 * errors).sum()
+    return {**cells, "beyond 2 errors": "{} better, {} worse".format(*clear)}
+
+
+def comparisons(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Part of each net less all of each smaller one, by both rules; mixtures less plain ones."""
+
+    def of(net: str, method: str, like: str = "") -> pd.Series:
+        wanted = (rows["net"] == net) & (rows["method"] == method)
+        return wanted & (rows["like"] == like) if like else wanted
+
+    found = {
+        f"{large} {rule} - {small} full": gains(rows, of(large, rule, small), of(small, "full"))
+        for small, large in combinations(names, 2)
+        for rule in RULES
+    }
+    for net in names:
+        found[f"{net} full - MAP"] = gains(rows, of(net, "full"), of(net, "MAP"))
+    for net in names:
+        for method in ("5 subnetworks", "5 folds"):
+            found[f"{net} {method} - 5 nets"] = gains(rows, of(net, method), of(net, "5 nets"))
+    table = pd.DataFrame({name: row for name, row in found.items() if row}).T.fillna("")
+    counts = ["better on", "better on splits", "beyond 2 errors"]
+    return table[[*table.columns.drop(counts), *counts]]
 
 
 def report(lines: list[dict[str, Any]], shapes: tuple[Shape, ...]) -> str:
@@ -244,11 +259,11 @@ def report(lines: list[dict[str, Any]], shapes: tuple[Shape, ...]) -> str:
     for kind, rows in frame.groupby("kind", sort=False):
         counts = rows.groupby("data", sort=False)["split"].nunique()
         text += [f"## {kind} splits", ", ".join(f"{name} {n}" for name, n in counts.items()) + "."]
-        text += ["### Part of a large net less all of a small one", markdown(pairs(rows, names))]
+        text += ["### Differences of the log likelihood", markdown(comparisons(rows, names))]
         names_of_rows = ["net", "method", "like"]
         for value, title in {
             "log_likelihood": "Log likelihood of a test row (nats, in the units of the target)",
-            "seconds": "Seconds of the fit; but for MAP and the mixtures without the training",
+            "seconds": "Seconds of the fit, in which nets that another method trained are recalled",
         }.items():
             digits = 3 if value == "log_likelihood" else 1
             table = {
