@@ -9,10 +9,23 @@ from scipy import integrate, stats
 from torch import nn
 
 from sksubnet.predictive import MultiLabel, criterion_row_weights, likelihood_of
-from sksubnet.predictive.likelihood import LINKS, Bernoulli, Categorical, Gaussian
+from sksubnet.predictive.likelihood import (
+    LINKS,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    check_shapes,
+)
 from sksubnet.predictive.quadrature import latent_draws, row_chunks
 
 SIGMA2 = torch.tensor([0.3, 2.0, 1.1], dtype=torch.float64)
+
+
+class Unsummed(Gaussian):
+    """A log density for each target, where one for each row is asked for."""
+
+    def log_prob(self, f, y):
+        return -(y - f).square()
 
 
 def random_latents(n_rows, n_outputs, scale=1.0, seed=0):
@@ -286,3 +299,21 @@ def test_no_class_weights_and_weights_without_meaning():
 def test_label_smoothing_is_refused():
     with pytest.raises(ValueError, match=r"label_smoothing=0\.1.*label_smoothing=0"):
         likelihood_of(torch.nn.CrossEntropyLoss(label_smoothing=0.1), 3)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_the_log_likelihood_under_another_noise(scale):
+    f, y = random_latents(7, 3), random_latents(7, 3, seed=1)
+    weights = torch.linspace(0.5, 2, 7, dtype=torch.float64)
+    log_likelihood = float(weights @ Gaussian(SIGMA2).log_prob(f, y))
+    squared = float(weights @ ((y - f).square() / SIGMA2).sum(-1))
+    assert Gaussian(SIGMA2).squared_residuals(log_likelihood, weights) == pytest.approx(squared)
+    expected = float(weights @ Gaussian(scale * SIGMA2).log_prob(f, y))
+    assert Gaussian(SIGMA2).rescaled(log_likelihood, weights, scale) == pytest.approx(expected)
+
+
+def test_shapes_that_methods_have_to_give():
+    y = torch.zeros(4, 3, dtype=torch.float64)
+    check_shapes(Gaussian(SIGMA2), 3, y)
+    with pytest.raises(ValueError, match=r"log_prob\(f, y\) of the likelihood Unsummed gives"):
+        check_shapes(Unsummed(SIGMA2), 3, y)

@@ -112,3 +112,15 @@ def test_the_curvature_is_the_fisher_information():
     expected = stats.norm.logpdf([0.1, 0.2], f[:2].numpy(), np.exp(f[2:].numpy() / 2)).sum()
     found = MeanVariance().log_prob(f, torch.tensor([0.1, 0.2]).double())
     assert float(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(3.0, 0.0), (1.0, -2.0), (0.2, 5.0)])
+def test_other_units_of_the_target(scale, offset):
+    predictive = predictive_of(latents(), MeanVariance())
+    moved = predictive.scaled(torch.tensor([scale]), torch.tensor([offset]))
+    np.testing.assert_allclose(moved.mean, predictive.mean * scale + offset)
+    for part in ("total", "aleatoric", "epistemic"):
+        np.testing.assert_allclose(moved.std(part), predictive.std(part) * scale)
+    y = np.array([0.1, -1.0, 2.0, 0.0, 1.5])
+    expected = predictive.log_prob(y) - np.log(scale)
+    np.testing.assert_allclose(moved.log_prob(y * scale + offset), expected, rtol=1e-6)
