@@ -1,11 +1,18 @@
-"""The size of the subnetwork: fits of all sizes from one training, and the best of them."""
+"""What follows the training: fits of all sizes, selections and priors from it, and the best."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
-from sksubnet.estimators import SizeSearch, SubnetLaplace, SubnetworkPath, asked, fitted_path
+from sksubnet.estimators import (
+    SizeSearch,
+    SubnetLaplace,
+    SubnetworkPath,
+    asked,
+    fitted_path,
+    grid_of,
+)
 from sksubnet.laplace import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 
 E = TypeVar("E", bound=SubnetLaplace)
@@ -17,15 +24,17 @@ def subnetwork_path(
     y: Any,
     *,
     sizes: Sequence[int | float | str],
+    selections: Sequence[Any] | None = None,
+    prior_precisions: Sequence[float | str] | None = None,
     sample_weight: Any = None,
     groups: Any = None,
 ) -> SubnetworkPath[E]:
     """Fit an estimator with each of some sizes of the subnetwork, in little more time than one.
 
-    The nets are trained once, weights are ranked once, and the Jacobian of the training rows is
-    taken once, of the weights that are in some subnetwork; each size has its own columns of it, its
-    own prior precision and its own noise. All of that is what ``fit`` with that ``subnetwork_size``
-    gives.
+    The nets are trained once. For each selection weights are ranked once, and the Jacobian of the
+    training rows is taken once, of the weights that are in some subnetwork; each size has its own
+    columns of it. Every fit has its own prior precision and its own noise: it is what ``fit`` with
+    these parameters gives.
 
     Parameters
     ----------
@@ -37,19 +46,22 @@ def subnetwork_path(
         Labels or targets.
     sizes : sequence of int, float or str
         Sizes, each as ``subnetwork_size`` takes them.
+    selections, prior_precisions : sequence or None, default=None
+        More than one of each, as `selection` and `prior_precision` take them; with every size, in
+        the order of :class:`~sklearn.model_selection.ParameterGrid`. ``None`` for the estimator's.
     sample_weight, groups : array-like of shape (n_samples,), default=None
         As in ``fit``.
 
     Returns
     -------
     SubnetworkPath
-        The fits, and for each size the number of weights, the prior precision and the log scores
+        The fits, and for each of them the number of weights, the prior precision and the log scores
         of the rows by the nets that have not seen them.
 
     Raises
     ------
     ValueError
-        If a size does not fit the net.
+        If a size or a selection does not fit the net.
 
     See Also
     --------
@@ -57,7 +69,8 @@ def subnetwork_path(
 
     Notes
     -----
-    The posteriors of all sizes are in memory at once.
+    The posteriors of all fits are in memory at once. Without folds, a user's net is trained twice,
+    with and without held-out rows, where only some of the prior precisions need these.
 
     Examples
     --------
@@ -69,14 +82,15 @@ def subnetwork_path(
     >>> path.log_scores.mean(axis=1).shape, [len(e.folds_) for e in path.estimators]
     ((3,), [2, 2, 2])
     """
-    return fitted_path(estimator, X, y, sizes, sample_weight=sample_weight, groups=groups)
+    grid = grid_of(sizes, selections, prior_precisions)
+    return fitted_path(estimator, X, y, grid, sample_weight=sample_weight, groups=groups)
 
 
 class SubnetLaplaceClassifierCV(SizeSearch):
     """SubnetLaplaceClassifier whose subnetwork has the size that cross-validation finds best.
 
     What :class:`~sklearn.model_selection.GridSearchCV` over ``subnetwork_size`` finds, with one
-    training for each fold.
+    training for each fold; and over `selection` and `prior_precision` too, where several are given.
 
     Parameters
     ----------
@@ -85,13 +99,16 @@ class SubnetLaplaceClassifierCV(SizeSearch):
         inside each of its fits, those of the search are the `cv` below.
     subnetwork_sizes : sequence of int, float or str, default=(0.005, 0.01, 0.02, 0.05)
         Sizes to compare, each as ``subnetwork_size`` takes them.
+    selections, prior_precisions : sequence or None, default=None
+        What to compare with every size, as `selection` and `prior_precision` take it; ``None`` for
+        the estimator's own.
     cv : int, splitter or iterable of (train, test), default=5
-        Folds that score the sizes.
+        Folds that score.
     scoring : str, callable or None, default=None
         One score, as in :class:`~sklearn.model_selection.GridSearchCV`; ``None`` is the accuracy.
         ``"neg_log_loss"`` looks at the probabilities, which is what a posterior is for.
     refit : bool, default=True
-        Fit with the best size to all rows.
+        Fit with the best of all to all rows.
     n_jobs : int or None, default=None
         Folds at once, each in a process of its own.
 
@@ -104,10 +121,11 @@ class SubnetLaplaceClassifierCV(SizeSearch):
     best_score_ : float
         Its mean score.
     best_index_, best_params_ : int, dict
-        Its place among the sizes, and as a parameter.
+        Its place in `cv_results_`, and the parameters: the size, and the selection and the prior
+        precision where several were given.
     cv_results_ : dict of str to ndarray
-        As of :class:`~sklearn.model_selection.GridSearchCV`, a row for each size. The times are
-        those of all sizes together.
+        As of :class:`~sklearn.model_selection.GridSearchCV`, a row for each setting. The
+        times are those of all of them together.
     n_splits_ : int
         Number of folds.
     scorer_ : callable
@@ -160,7 +178,7 @@ class SubnetLaplaceRegressorCV(SizeSearch):
     """SubnetLaplaceRegressor whose subnetwork has the size that cross-validation finds best.
 
     What :class:`~sklearn.model_selection.GridSearchCV` over ``subnetwork_size`` finds, with one
-    training for each fold.
+    training for each fold; and over `selection` and `prior_precision` too, where several are given.
 
     Parameters
     ----------
@@ -169,14 +187,17 @@ class SubnetLaplaceRegressorCV(SizeSearch):
         inside each of its fits, those of the search are the `cv` below.
     subnetwork_sizes : sequence of int, float or str, default=(0.005, 0.01, 0.02, 0.05)
         Sizes to compare, each as ``subnetwork_size`` takes them.
+    selections, prior_precisions : sequence or None, default=None
+        What to compare with every size, as `selection` and `prior_precision` take it; ``None`` for
+        the estimator's own.
     cv : int, splitter or iterable of (train, test), default=5
-        Folds that score the sizes.
+        Folds that score.
     scoring : str, callable or None, default=None
         One score, as in :class:`~sklearn.model_selection.GridSearchCV`. ``None`` is R², which looks
         at the mean alone, and that hardly depends on the size:
         :data:`sksubnet.metrics.neg_gaussian_nll_scorer` looks at the standard deviation too.
     refit : bool, default=True
-        Fit with the best size to all rows.
+        Fit with the best of all to all rows.
     n_jobs : int or None, default=None
         Folds at once, each in a process of its own.
 
@@ -189,10 +210,11 @@ class SubnetLaplaceRegressorCV(SizeSearch):
     best_score_ : float
         Its mean score.
     best_index_, best_params_ : int, dict
-        Its place among the sizes, and as a parameter.
+        Its place in `cv_results_`, and the parameters: the size, and the selection and the prior
+        precision where several were given.
     cv_results_ : dict of str to ndarray
-        As of :class:`~sklearn.model_selection.GridSearchCV`, a row for each size. The times are
-        those of all sizes together.
+        As of :class:`~sklearn.model_selection.GridSearchCV`, a row for each setting. The
+        times are those of all of them together.
     n_splits_ : int
         Number of folds.
     scorer_ : callable

@@ -28,7 +28,7 @@ from sksubnet.estimators.options import FOLD_OPTIONS
 from sksubnet.estimators.packing import Form, keep
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.saving import load, savable
-from sksubnet.estimators.size_path import SizeSearch, SubnetworkPath, asked, fitted_path
+from sksubnet.estimators.size_path import SizeSearch, SubnetworkPath, asked, fitted_path, grid_of
 from sksubnet.estimators.subnet import SubnetLaplace
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "draw_seed",
     "fit_in_blocks",
     "fitted_path",
+    "grid_of",
     "in_jobs",
     "keep",
     "load",

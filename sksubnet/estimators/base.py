@@ -495,14 +495,24 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
             width = n_outputs_of(net, latent, tensor_of(X[:2], latent))
         return InitialNet(net, latent, likelihood_of(net.criterion_, width), width, stream)
 
-    def _trained_nets(self, table: Table, seed: int, *, needed: bool) -> Iterator[TrainedFold]:
-        """Step 1: a net for each fold, or one that holds rows out by itself where needed."""
+    def _trained_nets(
+        self,
+        table: Table,
+        seed: int,
+        *,
+        needed: bool,
+        check: Callable[[InitialNet, Table], None] = lambda initial, table: None,
+    ) -> Iterator[TrainedFold]:
+        """Step 1: a net for each fold, or one that holds rows out by itself where needed.
+
+        ``check`` raises before training where a net does not fit the options.
+        """
         folds = self._folds(table, table.y.ndim == 1, seed)
         starts = []
         for k, fold_seed in enumerate(fold_seeds(seed, len(folds) if folds else 1)):
             schedule = Schedule.until_stopped(len(folds[k].train)) if folds else None
             initial, encoded = self._start_net(table, fold_seed, schedule)
-            self._check_start(initial, table)
+            check(initial, table)
             fold = folds[k] if folds else self._own_split(initial, table, needed, fold_seed)
             starts.append(InitialFold(initial, fold, fold_seed))
         return self._train(starts, encoded)  # the targets of one criterion, whichever the fold
@@ -520,9 +530,6 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
     ) -> tuple[InitialNet, Table]:
         """Prepare a net for the targets, and these in the type of its criterion."""
         raise NotImplementedError
-
-    def _check_start(self, initial: InitialNet, table: Table) -> None:
-        """Raise before training where a net does not fit the options."""
 
     def _train(self, starts: Sequence[InitialFold], table: Table) -> Iterator[TrainedFold]:
         """Step 1: the MAP estimates."""

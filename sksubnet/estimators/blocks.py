@@ -308,7 +308,7 @@ def is_for_blocks(model: SubnetLaplace, X: Any, groups: Any) -> bool:
     if not (isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and X.size > LARGE_TABLE):
         return False
     one_net = model.cv is None or (isinstance(model.cv, str) and model.cv == "auto")
-    kept_apart = groups is not None or model.memory is not None or model._sizes is not None
+    kept_apart = groups is not None or model.memory is not None
     transform = getattr(model, "target_transform", None)
     if not one_net or kept_apart or not (transform is None or isinstance(transform, str)):
         return False
@@ -413,7 +413,7 @@ def _curved(
         return found
 
     with cores(model.n_jobs), threads_for(work_of_batch(trained)):
-        (subnetwork,) = model._select(trained)
+        (subnetwork,) = model._select(trained, [model.subnetwork_size], None)
     candidates = candidate_mask(trained.module, model.candidates)
     with cores(model.n_jobs), threads_for(work_of_batch(trained, len(subnetwork))):
         (part,) = curved_by(

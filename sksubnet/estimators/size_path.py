@@ -1,9 +1,9 @@
-"""Fits of all sizes of a subnetwork from one training, and the search for the best of them."""
+"""Fits that share their trained nets, of all sizes, selections and priors, and the best of them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone, is_classifier
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import (
@@ -25,35 +25,39 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from sksubnet.documentation import Documented
-from sksubnet.estimators.subnet import SubnetLaplace
+from sksubnet.estimators.subnet import SubnetLaplace, fit_alike, n_tasks
 from sksubnet.progress import CallbackSupportMixin, fitting, task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound=SubnetLaplace)
 
-SIZE = "subnetwork_size"
+SIZE, SELECTION, PRIOR = "subnetwork_size", "selection", "prior_precision"
 
 
 @dataclass(frozen=True, eq=False)
 class SubnetworkPath(Generic[E]):
-    """Fits that differ in the size of their subnetworks only; see ``subnetwork_path``.
+    """Fits that share their trained nets; see ``subnetwork_path``.
 
     Attributes
     ----------
+    params : list of dict
+        What each fit was given: its size, and its selection and prior precision where several of
+        them were.
     sizes : list of int, float or str
-        The sizes, as they were given.
+        The sizes among them, as they were given.
     estimators : list of SubnetLaplaceClassifier or SubnetLaplaceRegressor
-        A fitted estimator for each size. They share the trained nets.
-    n_weights : ndarray of shape (n_sizes,)
+        The fitted estimators. They share the trained nets.
+    n_weights : ndarray of shape (n_fits,)
         Weights with a posterior, the mean over the nets.
-    prior_precisions : ndarray of shape (n_sizes,)
-        Prior precision of each size.
-    log_scores : ndarray of shape (n_sizes, n_samples) or None
+    prior_precisions : ndarray of shape (n_fits,)
+        Prior precision that each fit has found or was given.
+    log_scores : ndarray of shape (n_fits, n_samples) or None
         Log of the density of each target, or of the probability of each label, under the nets that
         have not seen the row: of the rows of positive weight, in nats. ``None`` without folds.
     """
 
+    params: list[dict[str, Any]]
     sizes: list[Any]
     estimators: list[E]
     n_weights: np.ndarray
@@ -61,28 +65,44 @@ class SubnetworkPath(Generic[E]):
     log_scores: np.ndarray | None
 
 
+def grid_of(sizes: Any, selections: Any, prior_precisions: Any) -> dict[str, list[Any]]:
+    """Values of the parameters that are varied, each of which has one at least."""
+    grid = {SIZE: sizes, SELECTION: selections, PRIOR: prior_precisions}
+    for name, values in grid.items():
+        if values is not None and len(values) == 0:
+            raise ValueError(f"{name.removeprefix('subnetwork_')}s is empty; give at least one.")
+    return {name: list(values) for name, values in grid.items() if values is not None}
+
+
 def fitted_path(
-    estimator: E, X: Any, y: Any, sizes: Sequence[Any], **params: Any
+    estimator: E, X: Any, y: Any, grid: dict[str, list[Any]], **params: Any
 ) -> SubnetworkPath[E]:
-    """Fit an estimator with each of the sizes, from nets that are trained once."""
-    if len(sizes) == 0:
-        raise ValueError("sizes is empty; give at least one, as subnetwork_size takes them.")
-    path = clone(estimator)
-    for size in sizes:
-        clone(path).set_params(**{SIZE: size})._validate_params()
-    path._sizes = list(sizes)
-    with task("path", fits=path):
-        path.fit(X, y, **params)
-    fits = path._path
+    """Fit an estimator with all that a grid has of what follows the training of its nets."""
+    points = list(ParameterGrid(grid))
+    # One object for all, where a clone would make arrays of its own.
+    shared = {SELECTION: estimator.get_params(deep=False)[SELECTION]}
+    fits = [clone(estimator).set_params(**shared | point) for point in points]
+    for fit in fits:
+        fit._validate_params()
+    weights, groups = params.get("sample_weight"), params.get("groups")
+    whole = clone(estimator)  # callbacks leave nothing on the fits
+    with (
+        task("path", fits=whole),
+        fitting(whole, X, y, weights, n_tasks(fits), shown=whole.verbose == 1),
+    ):
+        fit_alike(fits, X, y, weights, groups)
+    for fit in fits:
+        fit._is_fitted = True
+    first = fits[0]
     log_scores = None
-    if "out_of_fold_" in vars(fits[0]):
-        weights = params.get("sample_weight")
+    if "out_of_fold_" in vars(first):
         targets = np.asarray(y) if weights is None else np.asarray(y)[np.asarray(weights) > 0]
         if is_classifier(estimator) and targets.ndim == 1:
-            targets = np.searchsorted(fits[0].classes_, targets)
+            targets = np.searchsorted(first.classes_, targets)
         log_scores = np.stack([fit.out_of_fold_.log_prob(targets) for fit in fits])
     return SubnetworkPath(
-        list(sizes),
+        points,
+        [point[SIZE] for point in points],
         fits,
         np.array([np.mean([len(net.subnetwork) for net in fit.folds_]) for fit in fits]),
         np.array([fit.prior_precision_ for fit in fits]),
@@ -90,12 +110,12 @@ def fitted_path(
     )
 
 
-class EachSize(CallbackSupportMixin, BaseEstimator):
-    """A path as one estimator, for a cross-validation of all of its sizes."""
+class EachFit(CallbackSupportMixin, BaseEstimator):
+    """A path as one estimator, for a cross-validation of all of its fits."""
 
-    def __init__(self, estimator: SubnetLaplace, sizes: Sequence[Any]) -> None:
+    def __init__(self, estimator: SubnetLaplace, grid: dict[str, list[Any]]) -> None:
         self.estimator = estimator
-        self.sizes = sizes
+        self.grid = grid
 
     def __sklearn_tags__(self) -> Tags:
         return get_tags(self.estimator)
@@ -108,20 +128,20 @@ class EachSize(CallbackSupportMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
-        """Fit all sizes."""
+        """Fit with all that the grid has."""
         with fitting(self, X, y, params.get("sample_weight"), 1, shown=False):
-            self.path_ = fitted_path(self.estimator, X, y, self.sizes, **params)
+            self.path_ = fitted_path(self.estimator, X, y, self.grid, **params)
         return self
 
 
 class ScoreOfEach:
-    """Scores of all sizes of a path, by their numbers."""
+    """Scores of all fits of a path, by their numbers."""
 
     def __init__(self, scorer: Any) -> None:
         self.scorer = scorer
 
-    def __call__(self, path: EachSize, X: Any, y: Any, **params: Any) -> dict[str, float]:
-        """Score each size."""
+    def __call__(self, path: EachFit, X: Any, y: Any, **params: Any) -> dict[str, float]:
+        """Score each fit."""
         fits = path.path_.estimators
         return {str(k): self.scorer(fit, X, y, **params) for k, fit in enumerate(fits)}
 
@@ -136,10 +156,12 @@ class ScoreOfEach:
 
 
 class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
-    """Search for the size of a subnetwork by cross-validation, with one path for each fold."""
+    """Search for what follows the training by cross-validation, with one path for each fold."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "subnetwork_sizes": ["array-like"],
+        "selections": ["array-like", None],
+        "prior_precisions": ["array-like", None],
         "cv": ["cv_object"],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "refit": ["boolean"],
@@ -155,6 +177,8 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
         estimator: Any = None,
         *,
         subnetwork_sizes: Any = (0.005, 0.01, 0.02, 0.05),
+        selections: Any = None,
+        prior_precisions: Any = None,
         cv: Any = 5,
         scoring: Any = None,
         refit: bool = True,
@@ -162,13 +186,15 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
     ) -> None:
         self.estimator = estimator
         self.subnetwork_sizes = subnetwork_sizes
+        self.selections = selections
+        self.prior_precisions = prior_precisions
         self.cv = cv
         self.scoring = scoring
         self.refit = refit
         self.n_jobs = n_jobs
 
     def _estimator(self) -> SubnetLaplace:
-        """Return the estimator whose size is searched."""
+        """Return the estimator of which the rest is searched."""
         return self._plain() if self.estimator is None else self.estimator
 
     def __sklearn_tags__(self) -> Tags:
@@ -196,7 +222,7 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, **params: Any) -> Self:
-        """Score each size by cross-validation, and fit with the best one.
+        """Score all settings by cross-validation, and fit with the best one.
 
         Parameters
         ----------
@@ -219,37 +245,45 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
             If the data, the net, a size or an option do not fit together.
         """
         with fitting(self, X, y, params.get("sample_weight"), 1 + self.refit, shown=False):
-            self._search(X, y, params)
+            self.__dict__.pop("best_estimator_", None)
+            self.__dict__.update(self._searched(X, y, params))
         return self
 
-    def _search(self, X: Any, y: Any, params: dict[str, Any]) -> None:
-        """Score each size, and fit with the best one."""
-        estimator, sizes = self._estimator(), list(self.subnetwork_sizes)
+    def _searched(self, X: Any, y: Any, params: dict[str, Any]) -> dict[str, Any]:
+        """Score all settings, and fit with the best one: what a fit leaves."""
+        estimator = self._estimator()
+        grid = grid_of(self.subnetwork_sizes, self.selections, self.prior_precisions)
         fit_params = {name: value for name, value in params.items() if name != "groups"}
         if get_config()["enable_metadata_routing"]:
             fit_params = process_routing(self, "fit", **params).estimator.fit
-        self.scorer_ = check_scoring(estimator, scoring=self.scoring)
+        scorer = check_scoring(estimator, scoring=self.scoring)
         search = GridSearchCV(
-            EachSize(estimator, sizes),
+            EachFit(estimator, grid),
             {},
-            scoring=ScoreOfEach(self.scorer_),
+            scoring=ScoreOfEach(scorer),
             refit=False,
             cv=self.cv,
             n_jobs=self.n_jobs,
         )
         with task("search", fits=search):
             search.fit(X, y, **params)
-        self.n_splits_ = search.n_splits_
-        self.cv_results_ = _by_size(search.cv_results_, sizes, self.n_splits_)
-        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-        self.best_params_ = self.cv_results_["params"][self.best_index_]
-        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-        self.subnetwork_size_ = sizes[self.best_index_]
-        self.__dict__.pop("best_estimator_", None)
+        results = _by_point(search.cv_results_, grid, search.n_splits_)
+        best = int(results["rank_test_score"].argmin())
+        best_params = results["params"][best]
+        found = {
+            "scorer_": scorer,
+            "n_splits_": search.n_splits_,
+            "cv_results_": results,
+            "best_index_": best,
+            "best_params_": best_params,
+            "best_score_": float(results["mean_test_score"][best]),
+            "subnetwork_size_": best_params[SIZE],
+        }
         if self.refit:
-            best = clone(estimator).set_params(**self.best_params_)
-            with task("refit", fits=best):
-                self.best_estimator_ = best.fit(X, y, **fit_params)
+            model = clone(estimator).set_params(**best_params)
+            with task("refit", fits=model):
+                found["best_estimator_"] = model.fit(X, y, **fit_params)
+        return found
 
     def __sklearn_is_fitted__(self) -> bool:
         return "cv_results_" in vars(self)
@@ -321,30 +355,33 @@ def asked(
     return ask
 
 
-def _by_size(results: dict[str, Any], sizes: list[Any], n_splits: int) -> dict[str, Any]:
-    """Results of a search with a row for each size, from those of one path with a score for each.
+def _by_point(results: dict[str, Any], grid: dict[str, list[Any]], n_splits: int) -> dict[str, Any]:
+    """Results of a search with a row for each point of a grid, from those of one path.
 
-    The times are those of the path, which all sizes share.
+    The times are those of the path, which all share.
     """
+    points = list(ParameterGrid(grid))
     found: dict[str, Any] = {
-        name: np.repeat(results[name], len(sizes))
+        name: np.repeat(results[name], len(points))
         for name in ("mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")
     }
-    column = np.ma.masked_all(len(sizes), dtype=object)
-    column[:] = sizes
-    found[f"param_{SIZE}"] = column
-    found["params"] = [{SIZE: size} for size in sizes]
+    for name in points[0]:
+        column = np.ma.masked_all(len(points), dtype=object)
+        for k, point in enumerate(points):
+            column[k] = point[name]
+        found[f"param_{name}"] = column
+    found["params"] = points
     missing = [np.nan]  # where no fold has any score
     by_split = np.array(
         [
-            [results.get(f"split{i}_test_{k}", missing)[0] for k in range(len(sizes))]
+            [results.get(f"split{i}_test_{k}", missing)[0] for k in range(len(points))]
             for i in range(n_splits)
         ]
     )
     found |= {f"split{i}_test_score": scores for i, scores in enumerate(by_split)}
     found["mean_test_score"], found["std_test_score"] = by_split.mean(axis=0), by_split.std(axis=0)
     means = found["mean_test_score"]
-    # Sizes without a score come last, all of them first where none has any.
+    # Those without a score come last, all of them first where none has any.
     ranked = np.nan_to_num(means, nan=-np.inf)
     found["rank_test_score"] = rankdata(-ranked, method="min").astype(np.int32)
     return found

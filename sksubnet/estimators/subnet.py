@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -91,6 +91,9 @@ HELD_OUT_RULES = {
 INERT_ENERGY = 1e-3
 
 
+T = TypeVar("T")
+
+
 class SubnetLaplace(BayesianNet):
     """Nets whose posterior is a Laplace approximation on a subnetwork.
 
@@ -121,9 +124,6 @@ class SubnetLaplace(BayesianNet):
     refit: bool
     subnetwork_size: Any
 
-    _sizes: Sequence[Any] | None = None
-    """Sizes of a path, each of which is fitted; ``None`` for the one of the parameter."""
-    _path: list[Self]
     link: str = DEFAULT_LINK
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -164,24 +164,11 @@ class SubnetLaplace(BayesianNet):
             fitted = fit_in_blocks(self, ArrayBlocks.of(X, y, sample_weight), SAMPLE_ROWS)
             self.__dict__.update(fitted._all_but_parameters())
             return self
-        table = self._start_fit(X, y, sample_weight, groups)
-        seed = draw_seed(self.random_state)
-        with torch.inference_mode(False):  # in which nothing can be trained
-            trained = list(self._trained_nets(table, seed, needed=self._needs_held_out()))
-            trained = self._with_noise(trained)
-            curved = self._curved(trained, tunes=self._tunes_by_rows(trained))
-            refit = functools.cache(partial(self._trained_on_all, table, seed))
-            for fit, nets in zip(self._of_each_size(), zip(*curved, strict=True), strict=True):
-                work = threads_for(max(net.work for net in nets))
-                with task("tune"), cores(self.n_jobs), work:
-                    fit._infer(nets, table, seed)
-                if self.refit and len(nets) > 1:
-                    with task("refit", 2):
-                        fit.folds_ = [fit._refitted(fit.folds_, fit.tuning_, refit)]
+        fit_alike([self], X, y, sample_weight, groups)
         return self
 
     def _n_tasks(self) -> int:
-        return 2 + self._may_have_noise_net() + len(self._all_sizes()) * (1 + self.refit)
+        return n_tasks([self])
 
     def update(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to the posterior of each net, without training.
@@ -251,16 +238,6 @@ class SubnetLaplace(BayesianNet):
             self.folds_ = nets
         return self
 
-    def _of_each_size(self) -> list[Self]:
-        """Give the estimator itself; on a path, a copy of it for each size."""
-        if self._sizes is None:
-            return [self]
-        found = self._all_but_parameters()
-        self._path = [clone(self).set_params(subnetwork_size=size) for size in self._sizes]
-        for fit in self._path:
-            fit.__dict__.update(found, _sizes=None, _is_fitted=True)
-        return self._path
-
     def _all_but_parameters(self) -> dict[str, Any]:
         """Give what a fit has left."""
         names = self._get_param_names()
@@ -285,11 +262,14 @@ class SubnetLaplace(BayesianNet):
         noise = [net.noise for net in nets if net.noise is not None]
         if noise:
             trained = with_noise_net(trained, NoiseNet.mean(noise))
-        ((curved,),) = self._curved([fold.with_net(trained)], tunes=False)
+        sizes = [self.subnetwork_size]
+        ((curved,),) = self._curved([fold.with_net(trained)], sizes, tunes=False)
         # One net has no others to differ from.
         return self._finished(curved, tuned.prior_precision, 1 / tuned.mixture_scale)
 
-    def _curved(self, nets: Sequence[TrainedFold], *, tunes: bool) -> list[list[CurvedNet]]:
+    def _curved(
+        self, nets: Sequence[TrainedFold], sizes: Sequence[Any], *, tunes: bool
+    ) -> list[list[CurvedNet]]:
         """Take steps 2 and 3 for each net and size, in jobs that do not wait for each other."""
         folds = [
             net.with_net(
@@ -304,10 +284,9 @@ class SubnetLaplace(BayesianNet):
         # What jobs need to know of the options, without the net that came in and its rows.
         options = {**self.get_params(deep=False), "net": None, "memory": None}
         apart = type(self)(**{**options, "reference": "mixtures"})
-        apart._sizes = self._sizes
-        rankings = self._rankings([(apart, fold.trained) for fold in folds], nets[0].memory)
+        rankings = self._rankings([(apart, fold.trained) for fold in folds], sizes, nets[0].memory)
         calls = [
-            (apart, fold.trained, tunes, ranking)
+            (apart, fold.trained, sizes, tunes, ranking)
             for fold, ranking in zip(folds, rankings, strict=True)
         ]
         with task("posterior", len(calls)):
@@ -321,11 +300,14 @@ class SubnetLaplace(BayesianNet):
         return curved
 
     def _rankings(
-        self, calls: Sequence[tuple[SubnetLaplace, TrainedNet]], memory: TrainingMemory | None
+        self,
+        calls: Sequence[tuple[SubnetLaplace, TrainedNet]],
+        sizes: Sequence[Any],
+        memory: TrainingMemory | None,
     ) -> Sequence[Ranking | None]:
         """Recall the order of the weights of each net, or find it for the memory."""
         selector = self._selector(calls[0][1])
-        if memory is None or not any(map(selector.searches_once, self._all_sizes())):
+        if memory is None or not any(map(selector.searches_once, sizes)):
             return [None] * len(calls)
 
         def rank() -> list[Ranking]:
@@ -346,11 +328,11 @@ class SubnetLaplace(BayesianNet):
         return Selector(trained, self.selection, candidates, ranking)
 
     def _curvatures_of(
-        self, trained: TrainedNet, tunes: bool, ranking: Ranking | None
+        self, trained: TrainedNet, sizes: Sequence[Any], tunes: bool, ranking: Ranking | None
     ) -> list[Curved]:
         """Choose the subnetworks of a net, and find their curvature over the training rows."""
         with task("select"), threads_for(work_of_batch(trained)):
-            subnetworks = self._select(trained, ranking)
+            subnetworks = self._select(trained, sizes, ranking)
         work = work_of_batch(trained, max(map(len, subnetworks)))
         with task("curvature"), threads_for(work):
             return curved_parts(
@@ -487,11 +469,6 @@ class SubnetLaplace(BayesianNet):
         candidates = candidate_mask(trained.module, self.candidates).nonzero().squeeze(1)
         return explained_variance(trained, torch.as_tensor(net.subnetwork.indices), candidates)
 
-    def _check_start(self, initial: InitialNet, table: Table) -> None:
-        """Raise before training if the subnetwork or the reference inputs do not fit the net."""
-        self._check_size(initial, table)
-        self._reference_inputs(initial.net, initial.latent)
-
     def _needs_held_out(self) -> bool:
         rule = self.prior_precision
         return rule in HELD_OUT_RULES or (rule != "evidence" and self._noise_is_tuned())
@@ -501,33 +478,30 @@ class SubnetLaplace(BayesianNet):
         net, latent = initial.net, initial.latent
         candidates = candidate_mask(latent.module, self.candidates)
         named = explicit_selection(latent.module, self.selection, candidates)
-        for wanted in self._all_sizes():
-            chosen, size = named, n_wanted(wanted, self.selection, candidates, named)
-            if self.covariance != "full" or size is None:
-                continue  # how many, and whether they fit, the search will tell
-            n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
-            if chosen is None and size == candidates.sum():
-                chosen = candidates
-            if chosen is not None and n_rows < size:
-                # Which weights is known, so that whole layers are known to be cheap.
-                probe = read(table.X[:PROBE_ROWS], net, latent)
-                n_kept = plan_jacobian(latent, chosen.nonzero().squeeze(1), probe).n_kept
-            check_curvature_fits(size, n_rows, n_kept)
+        chosen, size = named, n_wanted(self.subnetwork_size, self.selection, candidates, named)
+        if self.covariance != "full" or size is None:
+            return  # how many, and whether they fit, the search will tell
+        n_rows, n_kept = n_factors(initial.likelihood, initial.n_outputs, len(table)), size
+        if chosen is None and size == candidates.sum():
+            chosen = candidates
+        if chosen is not None and n_rows < size:
+            # Which weights is known, so that whole layers are known to be cheap.
+            probe = read(table.X[:PROBE_ROWS], net, latent)
+            n_kept = plan_jacobian(latent, chosen.nonzero().squeeze(1), probe).n_kept
+        check_curvature_fits(size, n_rows, n_kept)
 
-    def _all_sizes(self) -> Sequence[Any]:
-        """Sizes of a path, or the one of the parameter."""
-        return [self.subnetwork_size] if self._sizes is None else self._sizes
-
-    def _select(self, trained: TrainedNet, ranking: Ranking | None = None) -> list[Subnetwork]:
+    def _select(
+        self, trained: TrainedNet, sizes: Sequence[Any], ranking: Ranking | None
+    ) -> list[Subnetwork]:
         """Step 2: the subnetwork of each size, by a ranking where there is one."""
         selector = self._selector(trained, ranking)
         # A user's own selection may draw from the global random states.
         given = callable(self.selection)
         with RandomStream(trained.seed).everywhere() if given else contextlib.nullcontext():
-            subnetworks = selector.pick_each(self._all_sizes())
+            subnetworks = selector.pick_each(sizes)
         if self.covariance == "full":
             n_rows = n_factors(trained.likelihood, trained.n_outputs, len(trained.train))
-            for size, found in zip(self._all_sizes(), subnetworks, strict=True):
+            for size, found in zip(sizes, subnetworks, strict=True):
                 if variance_share(size, self.selection) is not None:
                     check_curvature_fits(len(found), n_rows, len(found))
         return subnetworks
@@ -542,7 +516,7 @@ class SubnetLaplace(BayesianNet):
                 "the trained net. Choose another selection, such as 'greedy', or a larger "
                 "subnetwork_size.",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=8,
             )
 
     def _reference_inputs(self, net: Any, latent: Latent) -> Inputs | str:
@@ -581,3 +555,80 @@ class SubnetLaplace(BayesianNet):
             noise_scale=float(np.mean(scales)),
             noise_scales=scales,
         )
+
+
+def fit_alike(
+    fits: Sequence[SubnetLaplace], X: Any, y: Any, sample_weight: Any, groups: Any
+) -> None:
+    """Fit estimators that differ in selection, size and prior precision, by nets trained once."""
+    first = fits[0]
+    table = first._start_fit(X, y, sample_weight, groups)
+    seed = draw_seed(first.random_state)
+    for fit in fits:
+        fit.__dict__.update(first._all_but_parameters())
+    splits_anyhow = first._tabular or first._folds(table, table.y.ndim == 1, seed)
+
+    def check(initial: InitialNet, table: Table) -> None:
+        for fit in fits:
+            fit._check_size(initial, table)
+        first._reference_inputs(initial.net, initial.latent)
+
+    with torch.inference_mode(False):  # in which nothing can be trained
+        for same in _grouped(fits, lambda fit: bool(splits_anyhow) or fit._needs_held_out()):
+            nets = list(
+                same[0]._trained_nets(table, seed, needed=same[0]._needs_held_out(), check=check)
+            )
+            nets = same[0]._with_noise(nets)
+            for fit in same:
+                fit.__dict__.update(same[0]._all_but_parameters())
+            refit = functools.cache(partial(same[0]._trained_on_all, table, seed))
+            for of_selection in _grouped(same, _selection_of):
+                _infer_each(of_selection, nets, table, seed, refit)
+
+
+def _infer_each(
+    fits: Sequence[SubnetLaplace],
+    nets: Sequence[TrainedFold],
+    table: Table,
+    seed: int,
+    trained_on_all: Callable[[int], TrainedFold],
+) -> None:
+    """Take steps 2 to 4 for estimators of one selection: each size has one curvature."""
+    tunes = [fit._tunes_by_rows(nets) for fit in fits]
+    of_size = _grouped(zip(fits, tunes, strict=True), lambda pair: _size_of(pair[0]))
+    sizes = [pairs[0][0].subnetwork_size for pairs in of_size]
+    curved = fits[0]._curved(nets, sizes, tunes=any(tunes))
+    for pairs, parts in zip(of_size, zip(*curved, strict=True), strict=True):
+        for fit, by_rows in pairs:
+            own = parts if by_rows else [replace(part, unseen=None) for part in parts]
+            work = threads_for(max(part.work for part in own))
+            with task("tune"), cores(fit.n_jobs), work:
+                fit._infer(own, table, seed)
+            if fit.refit and len(nets) > 1:
+                with task("refit", 2):
+                    fit.folds_ = [fit._refitted(fit.folds_, fit.tuning_, trained_on_all)]
+
+
+def n_tasks(fits: Sequence[SubnetLaplace]) -> int:
+    """Most tasks of a fit of estimators that share their training."""
+    first, n_selections = fits[0], len(_grouped(fits, _selection_of))
+    return 1 + first._may_have_noise_net() + n_selections + len(fits) * (1 + first.refit)
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
+    """Group what has equal keys, in the order of the first ones."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _selection_of(fit: SubnetLaplace) -> Any:
+    """Tell selections apart, of which arrays cannot be compared."""
+    selection = fit.get_params(deep=False)["selection"]
+    return selection if isinstance(selection, str) else id(selection)
+
+
+def _size_of(fit: SubnetLaplace) -> Any:
+    """Tell sizes apart: 1 is one weight, and 1.0 all of them."""
+    return type(fit.subnetwork_size), fit.subnetwork_size

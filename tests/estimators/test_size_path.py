@@ -5,6 +5,7 @@ import pickle
 import dense
 import numpy as np
 import pytest
+import torch
 from frozen_models import (
     X_NEW,
     classification_ggn,
@@ -227,10 +228,11 @@ SEARCHES = {
 
 def both(kind, estimator, sizes, X, y, **options):
     """A search and GridSearchCV, fitted."""
-    params = options.pop("params", {})
+    params, more = options.pop("params", {}), options.pop("more", {})
     estimator = clone(estimator).set_params(random_state=0)
-    found = kind(estimator, subnetwork_sizes=sizes, **options).fit(X, y, **params)
-    grid = {"subnetwork_size": sizes}
+    several = {f"{name}s": values for name, values in more.items()}
+    found = kind(estimator, subnetwork_sizes=sizes, **several, **options).fit(X, y, **params)
+    grid = {"subnetwork_size": sizes, **more}
     expected = GridSearchCV(clone(estimator), grid, **options).fit(X, y, **params)
     return found, expected
 
@@ -261,6 +263,78 @@ def test_search_is_grid_search(kind, estimator, data, scoring):
     found, expected = both(kind, estimator, [20, 2, "all"], X, y, cv=2, scoring=scoring)
     assert_same_search(found, expected, X)
     assert found.score(X, y) == pytest.approx(expected.score(X, y), rel=1e-9)
+
+
+def drawn_scores(trained):
+    """A selection of the user's own."""
+    return trained.weight_vector().abs() + torch.rand(len(trained.weight_vector()))
+
+
+EVERYTHING = {
+    "folds": (SubnetLaplaceRegressorCV, SubnetLaplaceRegressor(SMALL, cv=2), diabetes),
+    "noise by row": (
+        SubnetLaplaceRegressorCV,
+        SubnetLaplaceRegressor(SMALL, cv=None, noise="input"),
+        diabetes,
+    ),
+    "refit": (SubnetLaplaceRegressorCV, quick_regressor(cv=2, refit=True), diabetes),
+    "user's net, held out or not": (SubnetLaplaceClassifierCV, quick_classifier(), iris),
+}
+
+
+@pytest.mark.parametrize(("kind", "estimator", "data"), EVERYTHING.values(), ids=EVERYTHING)
+def test_search_over_all_but_the_net_is_grid_search(kind, estimator, data):
+    X, y = (part[::3] for part in data())
+    more = {
+        "selection": ["greedy", np.arange(7), drawn_scores],
+        "prior_precision": ["validation", 0.5, "evidence"],
+    }
+    scoring = None if is_classifier(estimator) else neg_gaussian_nll_scorer
+    options = {"cv": KFold(2, shuffle=True, random_state=0), "scoring": scoring}
+    found, expected = both(kind, estimator, [6, 0.5], X, y, more=more, **options)
+    assert len(found.cv_results_["params"]) == 18
+    assert_same_search(found, expected, X)
+
+
+def test_path_over_selections_and_priors_is_separate_fits():
+    X, y = (part[:80] for part in diabetes())
+    reg = SubnetLaplaceRegressor(SMALL, cv=2, random_state=0)
+    varied = {"selections": ["gradient", "greedy"], "prior_precisions": ["evidence", "validation"]}
+    path = subnetwork_path(reg, X, y, sizes=[1, 1.0, 9], **varied)
+    assert path.sizes == 4 * [1, 1.0, 9]
+    assert path.params[4] == {
+        "prior_precision": "evidence",
+        "selection": "greedy",
+        "subnetwork_size": 1.0,
+    }
+    for point, found in zip(path.params, path.estimators, strict=True):
+        assert_same_fit(found, clone(reg).set_params(**point).fit(X, y), X)
+    empty = {"selections": []}
+    assert_refused(lambda: subnetwork_path(reg, X, y, sizes=[1], **empty), "selections is empty")
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_a_search_over_all_but_the_net_trains_once_a_fold(with_memory, tmp_path):
+    """Of the search itself, or of GridSearchCV with a memory: three folds and the last fit."""
+    X, y = iris()
+    grid = {
+        "selection": ["greedy", "gradient"],
+        "prior_precision": ["validation", 1.0, "evidence"],
+        "subnetwork_size": [4, 9],
+    }
+    net = classifier_net(CountedMLP)
+    clf = SubnetLaplaceClassifier(net, cv=2, random_state=0)
+    CountedMLP.training_passes.clear()
+    if with_memory:
+        GridSearchCV(clf.set_params(memory=str(tmp_path)), grid, cv=3).fit(X, y)
+    else:
+        sizes, more = grid["subnetwork_size"], {f"{k}s": grid[k] for k in list(grid)[:2]}
+        SubnetLaplaceClassifierCV(clf, subnetwork_sizes=sizes, **more, cv=3).fit(X, y)
+    seen = sum(CountedMLP.training_passes) / net.max_epochs
+    # A fold of the search has two thirds of the rows, each of which trains one of two nets; equal
+    # rows are merged.
+    assert seen <= 3 * (2 / 3) * len(X) + len(X)
+    assert seen >= 2.5 * len(X)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
