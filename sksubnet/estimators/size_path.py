@@ -245,8 +245,10 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
             If the data, the net, a size or an option do not fit together.
         """
         with fitting(self, X, y, params.get("sample_weight"), 1 + self.refit, shown=False):
-            self.__dict__.pop("best_estimator_", None)
-            self.__dict__.update(self._searched(X, y, params))
+            found = self._searched(X, y, params)
+            given = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+            # One assignment: whatever stops a fit leaves all of the former one or nothing.
+            self.__dict__ = given | found
         return self
 
     def _searched(self, X: Any, y: Any, params: dict[str, Any]) -> dict[str, Any]:

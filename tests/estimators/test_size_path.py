@@ -46,7 +46,7 @@ from sksubnet import (
     subnetwork_path,
 )
 from sksubnet.displays import SizePathDisplay
-from sksubnet.estimators import curved
+from sksubnet.estimators import curved, size_path
 from sksubnet.metrics import neg_gaussian_nll_scorer
 from sksubnet.posterior import kinds
 from sksubnet.posterior.cholesky import CholeskyPosterior
@@ -443,3 +443,37 @@ def test_estimators_of_the_other_task_are_refused():
         assert_refused(lambda k=kind, e=estimator: k(e).fit(X, y), "estimator", "SubnetLaplace")
     default = SubnetLaplaceRegressorCV()
     assert not is_classifier(default) and is_classifier(SubnetLaplaceClassifierCV())
+
+
+@pytest.mark.parametrize("stage", ["search", "refit"])
+def test_a_search_that_stops_leaves_the_former_one(stage, monkeypatch):
+    X, y = iris()
+    search = SubnetLaplaceClassifierCV(quick_classifier(), subnetwork_sizes=[4, 30], cv=2)
+    search.fit(X, y)
+    before = dict(vars(search))
+    fit = SubnetLaplaceClassifier.fit
+
+    def stopped(self, *args, **params):
+        raise KeyboardInterrupt
+
+    if stage == "search":
+        monkeypatch.setattr(size_path, "fitted_path", stopped)
+    else:
+        monkeypatch.setattr(SubnetLaplaceClassifier, "fit", stopped)
+    search.set_params(refit=True, cv=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X[:, :2], y)
+    assert vars(search) | {"cv": 2} == before
+    fresh = clone(search)
+    with pytest.raises(KeyboardInterrupt):
+        fresh.fit(X, y)
+    assert not [name for name in vars(fresh) if name.endswith("_")]
+    monkeypatch.setattr(SubnetLaplaceClassifier, "fit", fit)
+    assert search.predict(X).shape == y.shape
+
+
+def test_a_search_without_refit_forgets_the_former_fit():
+    X, y = iris()
+    search = SubnetLaplaceClassifierCV(quick_classifier(), subnetwork_sizes=[4, 30], cv=2)
+    search.fit(X, y).set_params(refit=False).fit(X, y)
+    assert not hasattr(search, "best_estimator_")
