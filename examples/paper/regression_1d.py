@@ -214,7 +214,9 @@ def draw(folder: Path | None, hidden: int, sizes: list[int], file: Path) -> None
         epistemic = np.zeros(len(grid)) if model is None else epistemic_std(model, grid)
         reach = 2 * np.hypot(epistemic, toy.noise)
         band = mean - reach, mean + reach
-        ax.fill_between(grid[:, 0], *band, color=BLUE, alpha=0.25, lw=0, label="± 2 deviations")
+        ax.fill_between(
+            grid[:, 0], *band, color=BLUE, alpha=0.25, lw=0, label="± 2 standard deviations"
+        )
         ax.plot(grid[:, 0], mean, color=BLUE, lw=1, label="mean")
         ax.plot(toy.X[:, 0], toy.y, ".", color=GREY, ms=1.5, label="training rows")
         ax.axvspan(*toy.gap, ymax=0.04, color=ORANGE, lw=0, label="gap")
@@ -227,7 +229,8 @@ def draw(folder: Path | None, hidden: int, sizes: list[int], file: Path) -> None
         ax.set_xlabel("x", fontsize=8)
     # the band of the full posterior decides, so that no other is cut off
     reach = 2 * np.hypot(epistemic_std(full, grid), toy.noise)
-    axes[0, 0].set_ylim((mean - reach).min(), (mean + reach).max())
+    low, high = (mean - reach).min(), (mean + reach).max()
+    axes[0, 0].set_ylim(low - 0.1 * (high - low), high)
     figure.savefig(file, dpi=200)
 
 

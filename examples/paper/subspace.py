@@ -16,7 +16,8 @@ Compared are the share of the full posterior's standard deviation that is kept a
 log likelihood of these, and the seconds from the trained net to the posterior. `subspace` has
 random mixtures of training rows for reference, like "greedy"; `subspace of test` the test rows.
 Prior precision and noise are the likeliest for held-out rows, for each method anew; the share is
-that under those of the full posterior. The toy is that of `regression_1d.py`, with its own prior
+that under those of the full posterior, and under the prior of its evidence, in which "greedy"
+searches. The toy is that of `regression_1d.py`, with its own prior
 and noise, scored in the gap. Log likelihoods are in nats, of standardised targets.
 
 DIR (or the environment variable SKSUBNET_DATA) is the folder of the data.
@@ -48,12 +49,13 @@ from uci import Shape, net_of, rows_of
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.predictive import Categorical, Gaussian, Likelihood
+from sksubnet.selection.reference import evidence_precision
 
 TABLES = ("concrete", "wine", "kin8nm")
 KINDS = ("standard", "gap")
 PARTS = {0.01: "1 %", 0.03: "3 %", 0.1: "10 %"}
 RULES = ("greedy", "gradient", "swag", "random")
-N_REFERENCES = 512
+N_REFERENCES = 256
 PRECISIONS = torch.logspace(-3, 4, 36, dtype=torch.float64)
 NOISES = torch.logspace(-1, 0.5, 16, dtype=torch.float64)
 
@@ -224,7 +226,7 @@ def digits_problem(seed: int) -> tuple[Any, Likelihood, list[Rows]]:
     rest, test = split(X / 16, y, 0.3, seed, y)
     fitting, held_out = split(rest.X.numpy(), rest.y.numpy(), 0.2, seed, rest.y.numpy())
     torch.manual_seed(seed)
-    net = trained(digit_net(24), fitting, held_out)
+    net = trained(digit_net(16), fitting, held_out)
     return net, Categorical(), [fitting, held_out, test]
 
 
@@ -385,8 +387,12 @@ def measure(job: Job, folder: Path | None, hidden: int) -> dict[str, float]:
     own = tuned(problem, chosen)
     covariance = covariances(chosen.values, chosen.test, *own)
     loss = losses(problem, problem.at_test, problem.test, covariance, own[1])
-    share = deviations(chosen, precision, noise) / deviations(full, precision, noise)
-    found = {"weights": len(chosen.values), "share": float(share.mean())}
+    module = problem.net.module_
+    weights = torch.cat([module.get_parameter(name).flatten() for name in weights_of(module)])
+    evidence = 1.0 if problem.fixed else evidence_precision(full.values, weights.detach())
+    found = {"weights": len(chosen.values), "precision": precision, "evidence": evidence}
+    for name, prior in {"share": (precision, noise), "share_of_evidence": (evidence, 1.0)}.items():
+        found[name] = float((deviations(chosen, *prior) / deviations(full, *prior)).mean())
     return {**found, "log_likelihood": -float(loss.mean()), "seconds": seconds}
 
 
@@ -418,8 +424,17 @@ def report(lines: list[dict[str, Any]]) -> str:
     frame = pd.DataFrame(lines)
     counts = frame.groupby("data", sort=False)["seed"].nunique()
     text = ["Nets: " + ", ".join(f"{name} {n}" for name, n in counts.items()) + "."]
+    priors = frame.groupby("data", sort=False)[["precision", "evidence"]].mean().to_dict("index")
+    text.append(
+        "Prior precision of the full posterior, by held-out rows and by the evidence: "
+        + ", ".join(
+            f"{name} {p['precision']:.0f} and {p['evidence']:.2g}" for name, p in priors.items()
+        )
+        + "."
+    )
     for value, digits, title in (
         ("share", 2, "Share of the full posterior's standard deviation that is kept at test rows"),
+        ("share_of_evidence", 2, "The same share under the prior precision of the evidence"),
         ("log_likelihood", 3, "Log likelihood of a test row"),
         ("seconds", 2, "Seconds from the trained net to the posterior, without the tuning"),
     ):
