@@ -35,7 +35,7 @@ for model in models.values():
 
 # %%
 # Each point is a tenth of the rows; the bars say how well so few rows can tell its height.
-figure, axes = plt.subplots(1, 2, figsize=(9, 5), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 5.8), layout="constrained")
 for ax, (title, rows) in zip(axes, sets.items(), strict=True):
     ReliabilityDisplay.from_estimator(models, rows, y_test).plot(ax=ax)
     ax.set_title(title)

@@ -33,13 +33,14 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
     PredictiveBandDisplay.from_estimator(model, X[train], y[train], margin=0.1).plot(
         ax=ax, name=f"{name}: loss {loss:.2f} nats"
     )
-axes[1].get_legend().remove()
+    ax.get_legend().remove()
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 # %%
 # Over all rows both cover about 90 %. Not so by tenth of the rows, in the order of the predicted
 # deviation: with one noise the deviation hardly tells the rows apart, and its intervals are too
 # wide for most of them. Below, how wide they are.
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 5), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 5.6), layout="constrained")
 for ax, (name, model) in zip(axes, models.items(), strict=True):
     IntervalCoverageDisplay.from_estimator(model, X[test], y[test], name=name).plot(ax=ax, by="std")
 

@@ -44,7 +44,7 @@ for name, rows in sets.items():
 # Is a tenth of the targets below the .1 quantile, half below the median, and so on? A curve above
 # the diagonal says that the quantiles are too high, one below it that they are too low. The band is
 # what so few rows can tell, by bootstrap.
-figure, axes = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 5.4), layout="constrained")
 for ax, (name, rows) in zip(axes, sets.items(), strict=True):
     QuantileCalibrationDisplay.from_estimator(models, X[rows], y[rows], random_state=0).plot(ax=ax)
     ax.set_title(name)

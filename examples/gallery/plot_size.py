@@ -46,7 +46,7 @@ panels = {
     "prior tuned for each size": path(SubnetLaplaceClassifier(**options)),
     "prior precision 0.3": path(SubnetLaplaceClassifier(prior_precision=0.3, **options)),
 }
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.6), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 4.4), sharey=True, layout="constrained")
 for ax, (title, scores) in zip(axes, panels.items(), strict=True):
     display = SizePathDisplay.from_scores(
         sizes, scores, reference={"no posterior": alone}, score_name="log likelihood (nats)"

@@ -30,7 +30,6 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
     model.fit(X, y)
     display = DecisionUncertaintyDisplay.from_estimator(model, X, y, margin=1, name=name)
     display.plot(kind="prediction", ax=ax)
-    ax.get_legend().remove()
 
 # %%
 # What it does not know, as the mutual information of class and weights: nothing where all plausible

@@ -9,15 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from sksubnet.displays.drawing import COLOURS, axes_of, data_frame
-from sksubnet.displays.responses import (
+from sksubnet.displays.arguments import (
+    GRID,
+    NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    TEXT,
+    WHOLE,
     FloatArray,
+    checked,
+    same_rows,
+    vector,
+)
+from sksubnet.displays.drawing import COLOURS, LINE, axes_of, data_frame, legend_under
+from sksubnet.displays.responses import (
     Prediction,
     as_predictive,
     column,
     knows_causes,
-    named,
-    same_rows,
+    regressors,
     target_predictive,
     targets_of,
 )
@@ -72,6 +82,7 @@ class PredictiveBandDisplay:
     figure_: Any = field(default=None, init=False)
 
     @classmethod
+    @checked(n_points=GRID, margin=NOT_NEGATIVE, target=WHOLE, name=NAME, y_name=NAME)
     def from_estimator(
         cls,
         estimator: Any,
@@ -82,7 +93,7 @@ class PredictiveBandDisplay:
         margin: float = 0.25,
         target: int = 0,
         name: str | None = None,
-        y_name: str = "y",
+        y_name: str | None = None,
     ) -> Self:
         """Ask a fitted regressor on a grid over its one input.
 
@@ -102,13 +113,16 @@ class PredictiveBandDisplay:
             Which of several targets.
         name : str, default=None
             Name of the model; its class if ``None``.
-        y_name : str, default="y"
-            Label of the target, with its unit.
+        y_name : str, default=None
+            Label of the target, with its unit; the name of `y` if ``None``, or "y".
 
         Returns
         -------
         PredictiveBandDisplay
+            Not drawn: `plot` draws.
         """
+        other = "ReliabilityDisplay, or DecisionUncertaintyDisplay of two features"
+        ((label, model),) = regressors(cls, estimator, name, other).items()
         columns = getattr(X, "columns", None)
         rows = check_array(X, dtype=np.float64)
         if rows.shape[1] != 1:
@@ -117,10 +131,11 @@ class PredictiveBandDisplay:
                 "DecisionUncertaintyDisplay for two."
             )
         low, high = rows.min(), rows.max()
+        if low == high:
+            raise ValueError(f"X has the value {low:g} only; bands are drawn over a range.")
         reach = margin * (high - low)
         x = np.linspace(low - reach, high + reach, n_points)
         asked = x[:, None] if columns is None else type(X)(x[:, None], columns=columns)
-        ((label, model),) = named(estimator, name).items()
         predictive = target_predictive(model, asked)
         knows_parts = knows_causes(model)
         mean = predictive.mean.detach().double().cpu().numpy()
@@ -136,10 +151,11 @@ class PredictiveBandDisplay:
             data,
             label,
             "x" if columns is None else str(columns[0]),
-            y_name,
+            str(getattr(y, "name", None) or "y") if y_name is None else y_name,
         )
 
     @classmethod
+    @checked(name=TEXT, x_name=TEXT, y_name=TEXT)
     def from_predictions(
         cls,
         x: ArrayLike,
@@ -166,19 +182,24 @@ class PredictiveBandDisplay:
         Returns
         -------
         PredictiveBandDisplay
+            Not drawn: `plot` draws.
         """
         predictive = as_predictive(prediction)
-        inputs = np.asarray(x, dtype=np.float64).ravel()
+        inputs = vector(x, "x")
         same_rows(inputs, predictive.mean)
         order: NDArray[np.int64] = np.argsort(inputs, kind="stable")
         mean = predictive.mean.detach().double().cpu().numpy()[order, 0]
-        whole = isinstance(prediction, tuple)
+        whole = isinstance(prediction, tuple | list)
+        shown = None
+        if data is not None:
+            shown = vector(data[0], "data[0]"), vector(data[1], "data[1]")
+            same_rows(*shown)
         return cls(
             inputs[order],
             mean,
             predictive.std()[order, 0],
             None if whole else predictive.std("epistemic")[order, 0],
-            None if data is None else (np.asarray(data[0]).ravel(), np.asarray(data[1]).ravel()),
+            shown,
             name,
             x_name,
             y_name,
@@ -199,6 +220,7 @@ class PredictiveBandDisplay:
             data |= {"std_aleatoric": noise, "std_epistemic": self.std_epistemic}
         return data_frame(self, data)
 
+    @checked(name=NAME, n_std=POSITIVE)
     def plot(
         self, ax: Any = None, *, name: str | None = None, n_std: float = 2, **kwargs: Any
     ) -> Self:
@@ -219,7 +241,8 @@ class PredictiveBandDisplay:
         -------
         self
         """
-        with axes_of(self, ax) as ax:
+        n_lines = 2 + (self.std_epistemic is not None) + (self.data is not None)
+        with axes_of(self, ax, 2.5 + LINE * n_lines) as ax:
             colour = kwargs.pop("color", COLOURS[0])
             bands = [(self.std, 0.18, "new target, with noise")]
             if self.std_epistemic is not None:
@@ -249,6 +272,6 @@ class PredictiveBandDisplay:
                 )
             ax.set(xlabel=self.x_name, ylabel=self.y_name, xlim=(self.x[0], self.x[-1]))
             ax.set_title(self.name if name is None else name)
-            ax.legend(loc="best")
+            legend_under(ax)
             self.ax_, self.figure_ = ax, ax.figure
         return self

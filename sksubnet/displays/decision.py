@@ -10,25 +10,36 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
 from sklearn.utils import check_array
 
+from sksubnet.displays.arguments import (
+    COMPONENT,
+    GRID,
+    NAME,
+    NOT_NEGATIVE,
+    FloatArray,
+    checked,
+    labels_of,
+    one_of,
+    same_rows,
+    vector,
+)
 from sksubnet.displays.drawing import (
     COLOURS,
     DIVERGING,
     MARKERS,
+    ROUND,
     SEQUENTIAL,
     WIDTH,
     axes_of,
+    colour_bar,
     data_frame,
+    legend_of_figure,
 )
 from sksubnet.displays.responses import (
-    FloatArray,
+    fitted,
     knows_causes,
-    named,
     probabilities_of,
-    same_rows,
     uncertainty_of,
 )
-
-KINDS = ("both", "prediction", "uncertainty")
 
 
 @dataclass(eq=False, repr=False)
@@ -86,6 +97,7 @@ class DecisionUncertaintyDisplay:
     figure_: Any = field(default=None, init=False)
 
     @classmethod
+    @checked(component=[*COMPONENT, None], n_points=GRID, margin=NOT_NEGATIVE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any,
@@ -119,17 +131,24 @@ class DecisionUncertaintyDisplay:
         Returns
         -------
         DecisionUncertaintyDisplay
+            Not drawn: `plot` draws.
         """
+        ((label, model),) = fitted(estimator, name).items()
         columns = getattr(X, "columns", None)
         rows = check_array(X, dtype=np.float64)
         if rows.shape[1] != 2:
             raise ValueError(f"X has {rows.shape[1]} columns; this display needs two.")
         low, high = rows.min(axis=0), rows.max(axis=0)
+        names = ("x0", "x1") if columns is None else (str(columns[0]), str(columns[1]))
+        for feature in np.flatnonzero(low == high):
+            raise ValueError(
+                f"{names[feature]} has the value {low[feature]:g} only; a plane needs a range of "
+                "both features."
+            )
         reach = margin * (high - low)
         x0, x1 = np.linspace(low - reach, high + reach, n_points).T
         grid = np.stack([axis.ravel() for axis in np.meshgrid(x0, x1)], axis=1)
         asked = grid if columns is None else type(X)(grid, columns=columns)
-        ((label, model),) = named(estimator, name).items()
         if component is None:
             component = "epistemic" if knows_causes(model) else "total"
         found = uncertainty_of(model, asked, component)
@@ -146,7 +165,8 @@ class DecisionUncertaintyDisplay:
             prediction_name = "mean (units of y)"
         data = None
         if y is not None:
-            data = rows, np.asarray(y).ravel()
+            classifies = is_classifier(model)
+            data = rows, labels_of(y, model.classes_) if classifies else vector(y, "y")
             same_rows(*data)
         return cls(
             x0,
@@ -157,7 +177,7 @@ class DecisionUncertaintyDisplay:
             found.quantity,
             data,
             decision,
-            ("x0", "x1") if columns is None else (str(columns[0]), str(columns[1])),
+            names,
             label,
         )
 
@@ -181,6 +201,7 @@ class DecisionUncertaintyDisplay:
             },
         )
 
+    @checked(name=NAME, kind=one_of("both", "prediction", "uncertainty"))
     def plot(
         self, ax: Any = None, *, name: str | None = None, kind: str = "both", **kwargs: Any
     ) -> Self:
@@ -201,8 +222,6 @@ class DecisionUncertaintyDisplay:
         -------
         self
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind!r} is not known; choose one of {KINDS}.")
         n_axes = 2 if kind == "both" else 1
         if ax is not None and np.size(ax) != n_axes:
             raise ValueError(f"kind={kind!r} needs {n_axes} axes in ax, not {np.size(ax)}.")
@@ -211,22 +230,27 @@ class DecisionUncertaintyDisplay:
             self.axes_ = list(np.ravel(given))
             for one, part in zip(self.axes_, parts, strict=True):
                 self._draw(one, part, self.name if name is None else name, kwargs)
+            if self.data is not None:
+                legend_of_figure(self.axes_[0])
             self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
         return self
 
     def _draw(self, ax: Any, part: str, title: str, kwargs: dict[str, Any]) -> None:
         """Draw filled contours with a colour bar, boundaries of the classes and the data."""
-        if part == "prediction":
-            values, label = self.prediction, self.prediction_name
-            two = self.decision is not None and label.startswith("probability of class")
-            levels = np.linspace(0, 1, 11) if two else 10
-            colours = DIVERGING if two else SEQUENTIAL
+        from matplotlib.ticker import MaxNLocator
+
+        drawn: dict[str, Any] = {"cmap": SEQUENTIAL}
+        if part == "uncertainty" or self.decision is None:
+            drawn |= {"levels": 10, "locator": MaxNLocator(10, steps=ROUND)}
+        elif self.prediction_name.startswith("probability of class"):
+            drawn |= {"levels": np.linspace(0, 1, 11), "cmap": DIVERGING}
         else:
-            values, label = self.uncertainty, self.uncertainty_name
-            levels, colours = 10, SEQUENTIAL
-        drawn = {"levels": levels, "cmap": colours, **kwargs}
-        contours = ax.contourf(self.x0, self.x1, values, **drawn)
-        ax.figure.colorbar(contours, ax=ax, label=label)
+            lowest = np.floor(10 * self.prediction.min()) / 10
+            drawn["levels"] = np.linspace(lowest, 1, round(20 * (1 - lowest)) + 1)
+        values = self.prediction if part == "prediction" else self.uncertainty
+        contours = ax.contourf(self.x0, self.x1, values, **{**drawn, **kwargs})
+        label = self.prediction_name if part == "prediction" else self.uncertainty_name
+        colour_bar(ax, contours, label)
         if self.decision is not None:
             boundaries = np.arange(self.decision.max()) + 0.5
             if len(boundaries):
@@ -259,4 +283,3 @@ class DecisionUncertaintyDisplay:
                     label=f"class {label} (n = {len(of_class)})",
                     **edge,
                 )
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1)

@@ -9,21 +9,42 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sksubnet.displays.drawing import GREY, axes_of, long_frame, look, number, panel_below
+from sksubnet.displays.arguments import (
+    COUNT,
+    NAME,
+    SHARE,
+    WHOLE,
+    FloatArray,
+    checked,
+    levels_of,
+    one_of,
+    same_rows,
+)
+from sksubnet.displays.drawing import (
+    GREY,
+    LINE,
+    axes_of,
+    fewer_ticks,
+    legend_under,
+    long_frame,
+    look,
+    number,
+    panel_below,
+)
 from sksubnet.displays.proportions import quantile_bins, wilson
 from sksubnet.displays.responses import (
-    FloatArray,
     Prediction,
     as_predictive,
     column,
     named,
+    regressors,
     target_predictive,
     targets_of,
 )
 from sksubnet.metrics import interval_coverage, interval_width
 from sksubnet.predictive import AnyPredictive
 
-BY = ("level", "std")
+BY = one_of("level", "std")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +94,7 @@ class IntervalCoverageDisplay:
     Attributes
     ----------
     ax_, width_ax_, figure_ : matplotlib Axes, Axes and Figure
-        Where `plot` has drawn coverage and width.
+        Where `plot` has drawn coverage and width; the legend is under the latter.
 
     Examples
     --------
@@ -96,6 +117,7 @@ class IntervalCoverageDisplay:
     figure_: Any = field(default=None, init=False)
 
     @classmethod
+    @checked(coverage=SHARE, n_groups=COUNT, confidence=SHARE, target=WHOLE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any | Mapping[str, Any],
@@ -135,13 +157,14 @@ class IntervalCoverageDisplay:
         Returns
         -------
         IntervalCoverageDisplay
+            Not drawn: `plot` draws.
         """
-        predictives = {
-            label: target_predictive(model, X) for label, model in named(estimator, name).items()
-        }
+        models = regressors(cls, estimator, name, "ReliabilityDisplay")
+        predictives = {label: target_predictive(model, X) for label, model in models.items()}
         return cls._from(predictives, y, target, coverage, levels, n_groups, confidence)
 
     @classmethod
+    @checked(coverage=SHARE, n_groups=COUNT, confidence=SHARE, name=NAME)
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -167,6 +190,7 @@ class IntervalCoverageDisplay:
         Returns
         -------
         IntervalCoverageDisplay
+            Not drawn: `plot` draws.
         """
         given = named(prediction, name or "").items()
         predictives = {label: as_predictive(one) for label, one in given}
@@ -183,10 +207,11 @@ class IntervalCoverageDisplay:
         n_groups: int,
         confidence: float,
     ) -> Self:
-        at = np.asarray([*np.arange(1, 20) / 20, 0.99] if levels is None else levels)
+        at = levels_of([*np.arange(1, 20) / 20, 0.99] if levels is None else levels)
         by_level, by_std = [], []
         for predictive in predictives.values():
             targets = column(targets_of(y, predictive.mean.shape[1]), target)
+            same_rows(targets, predictive.mean)
             tails = [*(1 - at) / 2, *(1 + at) / 2]
             ends = column(predictive.quantiles(tails), target)
             everyone = np.ones(len(targets), dtype=bool)
@@ -202,6 +227,7 @@ class IntervalCoverageDisplay:
             by_std.append(_curve(targets, x, pairs, confidence))
         return cls(tuple(predictives), tuple(by_level), tuple(by_std), coverage, confidence)
 
+    @checked(by=BY)
     def frame(self, by: str = "level") -> Any:
         """Give the numbers of the picture.
 
@@ -222,6 +248,7 @@ class IntervalCoverageDisplay:
             tables.append({by: table.pop("x"), **table})
         return long_frame(self, self.names, tables)
 
+    @checked(by=BY, name=NAME)
     def plot(
         self, ax: Any = None, *, by: str = "level", name: str | None = None, **kwargs: Any
     ) -> Self:
@@ -244,7 +271,7 @@ class IntervalCoverageDisplay:
         """
         curves = self._curves(by)
         names = self.names if name is None else (name, *self.names[1:])
-        with axes_of(self, ax, 3.6) as ax:
+        with axes_of(self, ax, 3.6 + LINE * len(names)) as ax:
             if by == "level":
                 ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=0.8, label="as claimed")
                 ax.set(xlabel="nominal coverage of the interval", xlim=(0, 1), ylim=(0, 1.02))
@@ -256,7 +283,8 @@ class IntervalCoverageDisplay:
                     linewidth=0.8,
                     label=f"as claimed ({self.coverage:.0%})",
                 )
-                ax.set(xlabel="predicted sd, mean of the group (units of y)", ylim=(0, 1.03))
+                lowest = np.floor(10 * min(curve.lower.min() for curve in curves)) / 10
+                ax.set(xlabel="predicted sd, mean of the group (units of y)", ylim=(lowest, 1.03))
             lower = panel_below(ax)
             for k, (label, curve) in enumerate(zip(names, curves, strict=True)):
                 drawn = {**look(k), **kwargs}
@@ -265,8 +293,9 @@ class IntervalCoverageDisplay:
             ax.set_ylabel("targets inside")
             # widths that are all the same would have the end of the axis through them
             lower.set(ylabel="mean width\n(units of y)", ylim=(0, 1.1 * lower.dataLim.ymax))
-            place = "best" if by == "level" else "lower left"
-            ax.legend(loc=place, title=self._legend_title(by), alignment="left")
+            if by == "std":
+                fewer_ticks(lower)
+            legend_under(ax, lower, self._legend_title(by))
             self.ax_, self.width_ax_, self.figure_ = ax, lower, ax.figure
         return self
 
@@ -298,8 +327,6 @@ class IntervalCoverageDisplay:
         return f"groups of {size} rows; bars: {interval}"
 
     def _curves(self, by: str) -> tuple[CoverageCurve, ...]:
-        if by not in BY:
-            raise ValueError(f"by={by!r} is not known; choose one of {BY}.")
         return self.by_level if by == "level" else self.by_std
 
 

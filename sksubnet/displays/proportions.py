@@ -11,8 +11,6 @@ FloatArray = NDArray[np.float64]
 
 def wilson(share: ArrayLike, count: ArrayLike, confidence: float) -> tuple[FloatArray, FloatArray]:
     """Give the ends of Wilson's interval of shares that were found in counts of rows."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r} must be above 0 and below 1, such as 0.95.")
     p, n = np.asarray(share, dtype=np.float64), np.asarray(count, dtype=np.float64)
     z = ndtri((1 + confidence) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):

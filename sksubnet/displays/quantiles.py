@@ -9,13 +9,34 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksubnet.displays.drawing import GREY, axes_of, long_frame, look, number, panel_below
-from sksubnet.displays.responses import (
+from sksubnet.displays.arguments import (
+    COUNT,
+    NAME,
+    SEED,
+    SHARE,
+    SWITCH,
+    WHOLE,
     FloatArray,
+    checked,
+    levels_of,
+    same_rows,
+)
+from sksubnet.displays.drawing import (
+    GREY,
+    LINE,
+    axes_of,
+    legend_under,
+    long_frame,
+    look,
+    number,
+    panel_below,
+)
+from sksubnet.displays.responses import (
     Prediction,
     as_predictive,
     column,
     named,
+    regressors,
     target_predictive,
     targets_of,
 )
@@ -49,7 +70,7 @@ class QuantileCalibrationDisplay:
     gap_ : ndarray of shape (K,)
         Mean over the levels of the distance to the diagonal.
     ax_, counts_ax_, figure_ : matplotlib Axes, Axes and Figure
-        Where `plot` has drawn the curves, and the counts.
+        Where `plot` has drawn the curves, and the counts, with the legend under them.
 
     References
     ----------
@@ -81,6 +102,7 @@ class QuantileCalibrationDisplay:
         self.gap_ = np.abs(self.observed - self.levels).mean(axis=1)
 
     @classmethod
+    @checked(confidence=SHARE, n_bootstraps=COUNT, random_state=SEED, target=WHOLE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any | Mapping[str, Any],
@@ -90,7 +112,7 @@ class QuantileCalibrationDisplay:
         levels: ArrayLike | None = None,
         confidence: float = 0.9,
         n_bootstraps: int = 1000,
-        random_state: int = 0,
+        random_state: int | None = 0,
         target: int = 0,
         name: str | None = None,
     ) -> Self:
@@ -110,7 +132,7 @@ class QuantileCalibrationDisplay:
             Of the bootstrap bands.
         n_bootstraps : int, default=1000
             How often the rows are drawn again.
-        random_state : int, default=0
+        random_state : int or None, default=0
             Seed of the bootstrap.
         target : int, default=0
             Which of several targets.
@@ -120,15 +142,18 @@ class QuantileCalibrationDisplay:
         Returns
         -------
         QuantileCalibrationDisplay
+            Not drawn: `plot` draws.
         """
         pit = {}
-        for label, model in named(estimator, name).items():
+        for label, model in regressors(cls, estimator, name, "ReliabilityDisplay").items():
             predictive = target_predictive(model, X)
             targets = targets_of(y, predictive.mean.shape[1])
+            same_rows(targets, predictive.mean)
             pit[label] = column(predictive.cdf(targets), target)
         return cls._from_pit(pit, levels, confidence, n_bootstraps, random_state)
 
     @classmethod
+    @checked(confidence=SHARE, n_bootstraps=COUNT, random_state=SEED, name=NAME)
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -137,7 +162,7 @@ class QuantileCalibrationDisplay:
         levels: ArrayLike | None = None,
         confidence: float = 0.9,
         n_bootstraps: int = 1000,
-        random_state: int = 0,
+        random_state: int | None = 0,
         name: str | None = None,
     ) -> Self:
         """Take predictions that are there.
@@ -154,10 +179,14 @@ class QuantileCalibrationDisplay:
         Returns
         -------
         QuantileCalibrationDisplay
+            Not drawn: `plot` draws.
         """
         pit = {}
         for label, given in named(prediction, name or "").items():
-            pit[label] = as_predictive(given).cdf(targets_of(y_true, 1))[:, 0]
+            predictive = as_predictive(given)
+            targets = targets_of(y_true, predictive.mean.shape[1])
+            same_rows(targets, predictive.mean)
+            pit[label] = column(predictive.cdf(targets), 0)
         return cls._from_pit(pit, levels, confidence, n_bootstraps, random_state)
 
     @classmethod
@@ -167,12 +196,12 @@ class QuantileCalibrationDisplay:
         levels: ArrayLike | None,
         confidence: float,
         n_bootstraps: int,
-        random_state: int,
+        random_state: int | None,
     ) -> Self:
         """Count, and draw the counts between the levels again."""
         if levels is None:
             levels = [0.01, *np.arange(1, 20) / 20, 0.99]
-        at = np.sort(np.asarray(levels, dtype=np.float64))
+        at = np.sort(levels_of(levels))
         generator = np.random.default_rng(random_state)
         ends = [(1 - confidence) / 2, (1 + confidence) / 2]
         observed, lower, upper = [], [], []
@@ -220,6 +249,7 @@ class QuantileCalibrationDisplay:
             ],
         )
 
+    @checked(name=NAME, counts=SWITCH)
     def plot(
         self, ax: Any = None, *, name: str | None = None, counts: bool = True, **kwargs: Any
     ) -> Self:
@@ -242,7 +272,7 @@ class QuantileCalibrationDisplay:
         """
         names = self.names if name is None else (name, *self.names[1:])
         n_rows = self.pit.shape[1]
-        with axes_of(self, ax, 3.6 if counts else 2.9) as ax:
+        with axes_of(self, ax, (3.6 if counts else 2.9) + LINE * len(names)) as ax:
             ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="calibrated")
             for k, label in enumerate(names):
                 drawn = {**look(k), **kwargs}
@@ -262,14 +292,11 @@ class QuantileCalibrationDisplay:
                 xlabel="level of the predicted quantile",
                 ylabel="share of targets below it",
             )
-            ax.legend(
-                loc="best",
-                title=f"{n_rows} rows; bands: {self.confidence:.0%} bootstrap",
-                alignment="left",
-            )
+            self.counts_ax_ = panel_below(ax) if counts else None
             if counts:
-                self.counts_ax_ = panel_below(ax)
                 self._draw_counts(self.counts_ax_, kwargs)
+            title = f"{n_rows} rows; bands: {self.confidence:.0%} bootstrap"
+            legend_under(ax, self.counts_ax_, title)
             self.ax_, self.figure_ = ax, ax.figure
         return self
 

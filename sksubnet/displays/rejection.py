@@ -10,10 +10,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 
-from sksubnet.displays.drawing import COLOURS, GREY, axes_of, long_frame, look, number
-from sksubnet.displays.responses import FloatArray, floats, named, same_rows, uncertainty_of
+from sksubnet.displays.arguments import (
+    COMPONENT,
+    NAME,
+    SWITCH,
+    TEXT,
+    WHOLE,
+    FloatArray,
+    checked,
+    floats,
+    labels_of,
+    one_of,
+    same_rows,
+    vector,
+)
+from sksubnet.displays.drawing import (
+    COLOURS,
+    GREY,
+    LINE,
+    axes_of,
+    legend_under,
+    long_frame,
+    look,
+    number,
+)
+from sksubnet.displays.responses import column, fitted, named, targets_of, uncertainty_of
 
-ERRORS = ("mean", "root mean")
 FEWEST = 10
 """Rows that an error is drawn from at least; with fewer the curve is noise."""
 
@@ -32,7 +54,8 @@ class RejectionDisplay:
     kept : ndarray of shape (N,)
         Share of the rows that are kept: 1/N, 2/N, ..., 1.
     error, standard_error : ndarray of shape (K, N)
-        Error on these rows, and the standard error that counting so few rows gives it.
+        Error on these rows, and the standard error that counting so few rows gives it: NaN for
+        one row.
     best : ndarray of shape (K, N)
         Error if the rows with the largest errors were refused first: no uncertainty does better.
     error_name : str
@@ -75,6 +98,7 @@ class RejectionDisplay:
         self.area_ = self.error.mean(axis=1)
 
     @classmethod
+    @checked(component=COMPONENT, target=WHOLE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any | Mapping[str, Any],
@@ -107,24 +131,30 @@ class RejectionDisplay:
         Returns
         -------
         RejectionDisplay
+            Not drawn: `plot` draws.
         """
         rows: dict[str, tuple[FloatArray, FloatArray]] = {}
         classifies, quantity = False, ""
-        for label, model in named(estimator, name).items():
+        for label, model in fitted(estimator, name).items():
             found = uncertainty_of(model, X, component, target)
             classifies, quantity = is_classifier(model), found.quantity
             predicted = np.asarray(model.predict(X))
             if classifies:
-                errors = (predicted != np.asarray(y).ravel()).astype(np.float64)
+                labels = labels_of(y, model.classes_)
+                same_rows(labels, predicted)
+                errors = (predicted != labels).astype(np.float64)
             else:
-                difference = np.asarray(y, dtype=np.float64) - predicted
-                errors = difference.reshape(len(difference), -1)[:, target] ** 2
+                means = floats(predicted.reshape(len(predicted), -1), "predict")
+                targets = targets_of(y, means.shape[1])
+                same_rows(targets, means)
+                errors = column((targets - means) ** 2, target)
             rows[label] = errors, found.values
         if classifies:
             return cls._from(rows, "mean", "error rate", quantity)
         return cls._from(rows, "root mean", "RMSE (units of y)", quantity)
 
     @classmethod
+    @checked(average=one_of("mean", "root mean"), error_name=TEXT, uncertainty_name=TEXT, name=NAME)
     def from_predictions(
         cls,
         errors: ArrayLike | Mapping[str, ArrayLike],
@@ -153,6 +183,7 @@ class RejectionDisplay:
         Returns
         -------
         RejectionDisplay
+            Not drawn: `plot` draws.
         """
         by_model, certain = named(errors, name or ""), named(uncertainty, name or "")
         if set(by_model) != set(certain):
@@ -161,7 +192,7 @@ class RejectionDisplay:
                 "for the same models."
             )
         rows = {
-            label: (floats(one).ravel(), floats(certain[label]).ravel())
+            label: (vector(one, "errors"), vector(certain[label], "uncertainty"))
             for label, one in by_model.items()
         }
         return cls._from(rows, average, error_name, uncertainty_name)
@@ -174,8 +205,6 @@ class RejectionDisplay:
         error_name: str,
         uncertainty_name: str,
     ) -> Self:
-        if average not in ERRORS:
-            raise ValueError(f"average={average!r} is not known; choose one of {ERRORS}.")
         same_rows(*(array for pair in rows.values() for array in pair))
         curves = [_curve(errors, uncertainty, average) for errors, uncertainty in rows.values()]
         best = [_curve(errors, errors, average)[0] for errors, _ in rows.values()]
@@ -206,6 +235,7 @@ class RejectionDisplay:
         ]
         return long_frame(self, self.names, tables)
 
+    @checked(name=NAME, best=[*SWITCH, None])
     def plot(
         self, ax: Any = None, *, name: str | None = None, best: bool | None = None, **kwargs: Any
     ) -> Self:
@@ -232,7 +262,8 @@ class RejectionDisplay:
         n_rows = len(self.kept)
         shown = slice(min(FEWEST, n_rows) - 1, None)
         share = self.kept[shown]
-        with axes_of(self, ax, 2.9) as ax:
+        top = np.fmax(self.error, self.error + self.standard_error)[:, shown].max()
+        with axes_of(self, ax, 2.9 + LINE * (len(names) + 2 * (len(names) == 1))) as ax:
             for k, label in enumerate(names):
                 drawn = {**look(k), "marker": "", **kwargs}
                 error, spread = self.error[k, shown], self.standard_error[k, shown]
@@ -252,12 +283,9 @@ class RejectionDisplay:
                 xlabel=f"share of the {n_rows} rows kept,\nby {self.uncertainty_name}",
                 ylabel=f"{self.error_name} on rows kept",
                 xlim=(0, 1.02),
-                ylim=(
-                    0,
-                    (1.4 if best else 1.05) * (self.error + self.standard_error)[:, shown].max(),
-                ),
+                ylim=(0, 1.05 * top),
             )
-            ax.legend(loc="best", title="bands: ±1 s.e.", alignment="left")
+            legend_under(ax, title="bands: ±1 s.e.")
             self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -275,11 +303,12 @@ def _curve(
     n = np.arange(1, len(errors) + 1)
     mean = sums / n
     variance = (squares / n - mean**2).clip(min=0)
-    standard_error = np.sqrt(variance / np.maximum(n - 1, 1))
+    standard_error = np.full(len(n), np.nan)
+    standard_error[1:] = np.sqrt(variance[1:] / (n[1:] - 1))
     if average == "mean":
         return mean, standard_error
     root = np.sqrt(mean)
-    spread = np.divide(standard_error, 2 * root, out=np.zeros_like(root), where=root > 0)
+    spread = np.divide(standard_error, 2 * root, out=0 * standard_error, where=root > 0)
     return root, spread
 
 

@@ -10,16 +10,38 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
-from sksubnet.displays.drawing import GREY, axes_of, long_frame, look, number, panel_below
+from sksubnet.displays.arguments import (
+    COUNT,
+    NAME,
+    SHARE,
+    SWITCH,
+    FloatArray,
+    checked,
+    labels_of,
+    one_of,
+    probability_array,
+    same_rows,
+)
+from sksubnet.displays.drawing import (
+    GREY,
+    LINE,
+    axes_of,
+    legend_under,
+    long_frame,
+    look,
+    number,
+    panel_below,
+)
 from sksubnet.displays.proportions import quantile_bins, wilson
-from sksubnet.displays.responses import FloatArray, named, probabilities_of, same_rows
+from sksubnet.displays.responses import classifiers, named, probabilities_of
 
-STRATEGIES = ("quantile", "uniform")
-SCALES = ("linear", "log-odds")
+STRATEGY = one_of("quantile", "uniform")
 SMALLEST = 1e-4
 """Probabilities nearer to 0 and 1 are drawn here on the axis of log odds."""
 
 N_HISTOGRAM_BINS = 20
+FEW_ROWS = 10
+"""Up to so many rows the axis of the counts is linear."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +91,7 @@ class ReliabilityDisplay:
         Mean over the rows of the distance of their bin to the diagonal: the expected calibration
         error with these bins.
     ax_, counts_ax_, figure_ : matplotlib Axes, Axes and Figure
-        Where `plot` has drawn the curves, and the counts.
+        Where `plot` has drawn the curves, and the counts, with the legend under them.
 
     Examples
     --------
@@ -96,6 +118,7 @@ class ReliabilityDisplay:
         )
 
     @classmethod
+    @checked(n_bins=COUNT, strategy=STRATEGY, confidence=SHARE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any | Mapping[str, Any],
@@ -133,13 +156,15 @@ class ReliabilityDisplay:
         Returns
         -------
         ReliabilityDisplay
+            Not drawn: `plot` draws.
         """
-        models = named(estimator, name)
+        models = classifiers(cls, estimator, name, "QuantileCalibrationDisplay")
         given = {label: probabilities_of(model, X) for label, model in models.items()}
         classes = [model.classes_ for model in models.values()]
         return cls._from(y, given, classes, pos_label, n_bins, strategy, confidence)
 
     @classmethod
+    @checked(n_bins=COUNT, strategy=STRATEGY, confidence=SHARE, name=NAME)
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -168,11 +193,12 @@ class ReliabilityDisplay:
         Returns
         -------
         ReliabilityDisplay
+            Not drawn: `plot` draws.
         """
         known = np.unique(np.asarray(y_true)) if labels is None else np.asarray(labels)
         given = {}
         for label, one in named(y_prob, name or "").items():
-            p = np.asarray(one, dtype=np.float64)
+            p = probability_array(one, "y_prob")
             given[label] = np.column_stack([1 - p, p]) if p.ndim == 1 else p
         classes = [known] * len(given)
         return cls._from(y_true, given, classes, pos_label, n_bins, strategy, confidence)
@@ -188,15 +214,11 @@ class ReliabilityDisplay:
         strategy: str,
         confidence: float,
     ) -> Self:
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy={strategy!r} is not known; choose one of {STRATEGIES}.")
-        y = np.asarray(y_true).ravel()
         curves, probabilities = [], []
         event = "the predicted class is right"
         for p, known in zip(given.values(), classes, strict=True):
+            y = labels_of(y_true, known)
             same_rows(y, p)
-            if p.min() < 0 or p.max() > 1:
-                raise ValueError("y_prob has values outside [0, 1]; give probabilities.")
             if p.shape[1] != len(known):
                 raise ValueError(
                     f"y_prob is about {p.shape[1]} classes, but {len(known)} labels are known; "
@@ -226,6 +248,7 @@ class ReliabilityDisplay:
         """
         return long_frame(self, self.names, [vars(curve) for curve in self.curves])
 
+    @checked(name=NAME, scale=one_of("linear", "log-odds"), counts=SWITCH)
     def plot(
         self,
         ax: Any = None,
@@ -254,10 +277,8 @@ class ReliabilityDisplay:
         -------
         self
         """
-        if scale not in SCALES:
-            raise ValueError(f"scale={scale!r} is not known; choose one of {SCALES}.")
         names = self.names if name is None else (name, *self.names[1:])
-        with axes_of(self, ax, 3.6 if counts else 2.9) as ax:
+        with axes_of(self, ax, (3.6 if counts else 2.9) + LINE * len(names)) as ax:
             on = _log_odds if scale == "log-odds" else np.asarray
             ends = self._limits(scale)
             ax.plot(on(ends), on(ends), ":", color=GREY, linewidth=0.8, label="calibrated")
@@ -281,10 +302,10 @@ class ReliabilityDisplay:
                 _label_log_odds(ax, ends)
             n_rows = len(self.probabilities[0])
             title = f"{n_rows} rows; bars: {self.confidence:.0%} Wilson"
-            ax.legend(loc="best", title=title, alignment="left")
+            self.counts_ax_ = panel_below(ax) if counts else None
             if counts:
-                self.counts_ax_ = panel_below(ax)
                 self._draw_counts(self.counts_ax_, on, ends, kwargs)
+            legend_under(ax, self.counts_ax_, title)
             self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -314,7 +335,8 @@ class ReliabilityDisplay:
             )
         ax.set_ylabel("rows")
         # Most rows lie in the outermost bins; the others should still be seen.
-        ax.set_yscale("symlog", linthresh=10)
+        if ax.dataLim.ymax > FEW_ROWS:
+            ax.set_yscale("symlog", linthresh=FEW_ROWS)
         ax.set_ylim(0, None)
 
 

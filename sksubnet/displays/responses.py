@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import entropy
-from sklearn.base import is_classifier
+from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
+from sksubnet.displays.arguments import FloatArray, floats, probability_array
 from sksubnet.predictive import AnyPredictive, Gaussian, Predictive, TransformedPredictive
-
-FloatArray = NDArray[np.float64]
 
 Prediction: TypeAlias = AnyPredictive | tuple[ArrayLike, ArrayLike]
 """A predictive distribution of one target, or mean and standard deviation (N,) of a Gaussian."""
@@ -30,17 +28,6 @@ class Uncertainty:
     quantity: str
 
 
-def floats(values: ArrayLike) -> FloatArray:
-    """Finite float64 array of one or two dimensions."""
-    result: FloatArray = check_array(values, ensure_2d=False, dtype=np.float64)
-    return result
-
-
-def same_rows(*arrays: Any) -> None:
-    """Refuse arrays of different length."""
-    check_consistent_length(*arrays)
-
-
 def named(models: Any, name: str | None) -> dict[str, Any]:
     """Give models by name: a mapping as it is, one model under its name or that of its class."""
     if isinstance(models, Mapping):
@@ -48,6 +35,39 @@ def named(models: Any, name: str | None) -> dict[str, Any]:
             raise ValueError("No model is given; give one, or a mapping from names to models.")
         return {str(key): model for key, model in models.items()}
     return {name if name is not None else _class_name(models): models}
+
+
+def fitted(models: Any, name: str | None) -> dict[str, Any]:
+    """Fitted models by name; what has no ``fit`` is taken as it is."""
+    found = named(models, name)
+    for model in found.values():
+        if hasattr(model, "fit"):
+            check_is_fitted(model)
+    return found
+
+
+def regressors(display: type, models: Any, name: str | None, other: str) -> dict[str, Any]:
+    """Fitted regressors by name; ``other`` is the display for classifiers."""
+    found = fitted(models, name)
+    for model in found.values():
+        if hasattr(model, "fit") and is_classifier(model):
+            raise TypeError(
+                f"{display.__name__} is for regressors, and {_class_name(model)} is a classifier; "
+                f"use {other}."
+            )
+    return found
+
+
+def classifiers(display: type, models: Any, name: str | None, other: str) -> dict[str, Any]:
+    """Fitted classifiers by name; ``other`` is the display for regressors."""
+    found = fitted(models, name)
+    for model in found.values():
+        if hasattr(model, "fit") and is_regressor(model):
+            raise TypeError(
+                f"{display.__name__} is for classifiers, and {_class_name(model)} is a regressor; "
+                f"use {other}."
+            )
+    return found
 
 
 def _class_name(model: Any) -> str:
@@ -104,8 +124,18 @@ def target_predictive(estimator: Any, X: Any) -> AnyPredictive:
 def as_predictive(prediction: Prediction) -> AnyPredictive:
     """Predictive distribution from itself, or from mean and standard deviation (N,) or (N, C)."""
     if isinstance(prediction, Predictive | TransformedPredictive):
+        if isinstance(prediction, Predictive) and prediction.likelihood.task != "regression":
+            raise TypeError(
+                "These predictions are about classes, and this display is about numbers; "
+                "ReliabilityDisplay takes probabilities."
+            )
         return prediction
-    mean, std = (floats(part) for part in prediction)
+    if not isinstance(prediction, tuple | list) or len(prediction) != 2:
+        raise TypeError(
+            f"A {type(prediction).__name__} is no prediction here; give a predictive distribution, "
+            "or mean and standard deviation as a tuple of two arrays."
+        )
+    mean, std = floats(prediction[0], "mean"), floats(prediction[1], "std")
     if mean.shape != std.shape:
         raise ValueError(f"mean has shape {mean.shape} and std {std.shape}; give one shape.")
     if std.min() < 0:
@@ -125,7 +155,7 @@ def column(values: FloatArray, target: int) -> FloatArray:
 
 def targets_of(y: ArrayLike, n_targets: int) -> FloatArray:
     """Targets as (N, C)."""
-    values = floats(y)
+    values = floats(y, "y")
     values = values.reshape(len(values), -1)
     if values.shape[1] != n_targets:
         raise ValueError(f"y has {values.shape[1]} targets, the predictions have {n_targets}.")
@@ -139,7 +169,7 @@ def probabilities_of(estimator: Any, X: Any) -> FloatArray:
             f"{_class_name(estimator)} has no predict_proba; use a classifier that has, or "
             "from_predictions."
         )
-    return np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    return probability_array(estimator.predict_proba(X), "predict_proba")
 
 
 def uncertainty_of(estimator: Any, X: Any, component: str, target: int = 0) -> Uncertainty:
@@ -151,14 +181,16 @@ def uncertainty_of(estimator: Any, X: Any, component: str, target: int = 0) -> U
     predictive = predictive_of(estimator, X)
     if is_classifier(estimator):
         if predictive is not None:
-            return Uncertainty(predictive.entropy(component), _entropy_name(component))
+            values = floats(predictive.entropy(component), "uncertainty")
+            return Uncertainty(values, _entropy_name(component))
         _refuse_parts(estimator, component)
         total: FloatArray = entropy(probabilities_of(estimator, X), axis=1)
         return Uncertainty(total, _entropy_name("total"))
     if predictive is None:
         _refuse_parts(estimator, component)
         predictive = target_predictive(estimator, X)
-    return Uncertainty(column(predictive.std(component), target), _std_name(component))
+    values = floats(column(predictive.std(component), target), "uncertainty")
+    return Uncertainty(values, _std_name(component))
 
 
 def _refuse_parts(estimator: Any, component: str) -> None:

@@ -9,11 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from sksubnet.displays.drawing import COLOURS, axes_of, data_frame
-from sksubnet.displays.responses import FloatArray, floats, named, uncertainty_of
+from sksubnet.displays.arguments import (
+    COMPONENT,
+    NAME,
+    TEXT,
+    WHOLE,
+    FloatArray,
+    checked,
+    one_of,
+    vector,
+)
+from sksubnet.displays.drawing import COLOURS, axes_of, data_frame, fewer_ticks
+from sksubnet.displays.responses import fitted, uncertainty_of
 
 N_BINS = 25
-SCALES = ("linear", "log")
 
 
 @dataclass(eq=False, repr=False)
@@ -64,6 +73,7 @@ class UncertaintyShiftDisplay:
         self.auroc_, self.auroc_error_ = _auroc(self.inside, self.outside)
 
     @classmethod
+    @checked(component=COMPONENT, target=WHOLE, name=NAME)
     def from_estimator(
         cls,
         estimator: Any,
@@ -96,13 +106,15 @@ class UncertaintyShiftDisplay:
         Returns
         -------
         UncertaintyShiftDisplay
+            Not drawn: `plot` draws.
         """
-        ((label, model),) = named(estimator, name).items()
+        ((label, model),) = fitted(estimator, name).items()
         inside = uncertainty_of(model, X_inside, component, target)
         outside = uncertainty_of(model, X_outside, component, target)
         return cls(inside.values, outside.values, inside.quantity, label)
 
     @classmethod
+    @checked(quantity=TEXT, name=TEXT)
     def from_predictions(
         cls,
         inside: ArrayLike,
@@ -125,8 +137,9 @@ class UncertaintyShiftDisplay:
         Returns
         -------
         UncertaintyShiftDisplay
+            Not drawn: `plot` draws.
         """
-        return cls(floats(inside).ravel(), floats(outside).ravel(), quantity, name)
+        return cls(vector(inside, "inside"), vector(outside, "outside"), quantity, name)
 
     def frame(self) -> Any:
         """Give the numbers of the picture.
@@ -140,6 +153,7 @@ class UncertaintyShiftDisplay:
         values = np.concatenate([self.inside, self.outside])
         return data_frame(self, {"set": sets, "uncertainty": values})
 
+    @checked(name=NAME, scale=one_of("linear", "log"))
     def plot(
         self, ax: Any = None, *, name: str | None = None, scale: str = "linear", **kwargs: Any
     ) -> Self:
@@ -160,8 +174,6 @@ class UncertaintyShiftDisplay:
         -------
         self
         """
-        if scale not in SCALES:
-            raise ValueError(f"scale={scale!r} is not known; choose one of {SCALES}.")
         with axes_of(self, ax, 2.4) as ax:
             edges = self._edges(scale)
             sets = {"in": (self.inside, COLOURS[0]), "out of": (self.outside, COLOURS[1])}
@@ -177,6 +189,8 @@ class UncertaintyShiftDisplay:
             below = scale == "log" and min(self.inside.min(), self.outside.min()) < edges[0]
             rest = "\n(smaller values in the first bin)" if below else ""
             ax.set(xlabel=self.quantity + rest, ylabel="share of the rows of a set", xscale=scale)
+            if scale == "linear":
+                fewer_ticks(ax)
             ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
             ax.legend(loc="upper right", title=auroc, alignment="left")
             ax.set_title(self.name if name is None else name)

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksubnet.displays.drawing import GREY, LINES, axes_of, data_frame, look
-from sksubnet.displays.responses import FloatArray
+from sksubnet.displays.arguments import (
+    NAME,
+    SWITCH,
+    TEXT,
+    FloatArray,
+    checked,
+    floats,
+    same_rows,
+    vector,
+)
+from sksubnet.displays.drawing import (
+    GREY,
+    LINE,
+    LINES,
+    axes_of,
+    data_frame,
+    legend_under,
+    look,
+    number_ticks,
+)
+from sksubnet.displays.responses import fitted
 
 
 @dataclass(eq=False, repr=False)
@@ -22,21 +41,23 @@ class SizePathDisplay:
     sizes : ndarray of shape (L,)
         Sizes, in increasing order.
     scores : ndarray of shape (L, n_folds)
-        Score of every size in every fold.
+        Score of every size in every fold, or of every row.
     reference : dict of str to ndarray of shape (n_folds,)
         Scores to compare with, drawn as lines: the net alone, say, or all weights.
     score_name : str, default="score"
         What the score is, with its unit.
     higher_is_better : bool, default=True
         Direction of the score.
+    over : {"folds", "rows"}, default="folds"
+        What the columns of the scores are.
 
     Attributes
     ----------
     mean_, standard_error_ : ndarray of shape (L,)
-        Mean over the folds, and its standard error.
+        Mean over the folds or rows, and its standard error.
     best_size_, smallest_size_ : float
-        Size of the best mean, and the smallest whose difference to it, fold by fold, is within one
-        standard error.
+        Size of the best mean, and the smallest whose difference to it, fold by fold or row by
+        row, is within one standard error.
     ax_, figure_ : matplotlib Axes and Figure
         Where `plot` has drawn.
 
@@ -54,6 +75,7 @@ class SizePathDisplay:
     reference: dict[str, FloatArray]
     score_name: str = "score"
     higher_is_better: bool = True
+    over: str = "folds"
     ax_: Any = field(default=None, init=False)
     figure_: Any = field(default=None, init=False)
 
@@ -72,6 +94,7 @@ class SizePathDisplay:
             self.smallest_size_ = float(self.sizes[within | (gap == 0)][0])
 
     @classmethod
+    @checked(reference=[Mapping, None], score_name=TEXT, higher_is_better=SWITCH)
     def from_scores(
         cls,
         sizes: ArrayLike,
@@ -99,24 +122,28 @@ class SizePathDisplay:
         Returns
         -------
         SizePathDisplay
+            Not drawn: `plot` draws.
         """
-        at = np.asarray(sizes, dtype=np.float64)
-        values = np.asarray(scores, dtype=np.float64)
-        if values.ndim == 1:
-            values = values[:, None]
-        if at.ndim != 1 or len(at) != len(values) or not (at > 0).all():
+        at, values = vector(sizes, "sizes"), floats(scores, "scores")
+        values = values.reshape(len(values), -1)
+        same_rows(at, values)
+        if at.min() <= 0:
+            raise ValueError(f"sizes has the value {at.min():g}; sizes are above 0.")
+        found, counts = np.unique(at, return_counts=True)
+        if counts.max() > 1:
             raise ValueError(
-                f"sizes has shape {at.shape} and scores {values.shape}; give a size above 0 for "
-                "every row of scores."
+                f"sizes has {found[counts.argmax()]:g} more than once; give one row of scores for "
+                "each size."
             )
         order = np.argsort(at)
         lines = {
-            str(key): np.atleast_1d(np.asarray(value, dtype=np.float64))
+            str(key): vector(np.atleast_1d(np.asarray(value)), f"reference {key!r}")
             for key, value in (reference or {}).items()
         }
         return cls(at[order], values[order], lines, score_name, higher_is_better)
 
     @classmethod
+    @checked(param=TEXT, score_name=TEXT)
     def from_search(
         cls, search: Any, *, param: str = "subnetwork_size", score_name: str = "score"
     ) -> Self:
@@ -134,7 +161,14 @@ class SizePathDisplay:
         Returns
         -------
         SizePathDisplay
+            Not drawn: `plot` draws.
         """
+        fitted(search, None)
+        if not hasattr(search, "cv_results_"):
+            raise TypeError(
+                f"{type(search).__name__} has no cv_results_; give a fitted search, such as "
+                "GridSearchCV. from_path takes what subnetwork_path returns."
+            )
         results = search.cv_results_
         splits = [f"split{k}_test_score" for k in range(search.n_splits_)]
         if f"param_{param}" not in results:
@@ -149,13 +183,45 @@ class SizePathDisplay:
             sizes, np.column_stack([results[split] for split in splits]), score_name=score_name
         )
 
+    @classmethod
+    @checked(score_name=TEXT)
+    def from_path(cls, path: Any, *, score_name: str = "log score of held-out rows (nats)") -> Self:
+        """Take the log scores that a path has for rows that its nets have not seen.
+
+        Parameters
+        ----------
+        path : SubnetworkPath
+            As ``subnetwork_path`` returns it, of an estimator with folds.
+        score_name : str
+            What the score is.
+
+        Returns
+        -------
+        SizePathDisplay
+            Not drawn: `plot` draws.
+            Standard errors are over the rows, of differences row by row.
+        """
+        if not hasattr(path, "log_scores"):
+            raise TypeError(
+                f"{type(path).__name__} is no path; give what subnetwork_path returns. from_search "
+                "takes a fitted search."
+            )
+        if path.log_scores is None:
+            raise ValueError(
+                "The path has no log scores, because its estimator has no folds; use cv=5, or "
+                "score path.estimators and use from_scores."
+            )
+        display = cls.from_scores(path.n_weights, path.log_scores, score_name=score_name)
+        return replace(display, over="rows")
+
     def frame(self) -> Any:
         """Give the numbers of the picture.
 
         Returns
         -------
         pandas.DataFrame
-            A row for each size: ``size``, ``mean``, ``standard_error`` and ``n_folds``.
+            A row for each size: ``size``, ``mean``, ``standard_error`` and ``n_folds``, or
+            ``n_rows`` where the scores are of rows.
         """
         return data_frame(
             self,
@@ -163,10 +229,11 @@ class SizePathDisplay:
                 "size": self.sizes,
                 "mean": self.mean_,
                 "standard_error": self.standard_error_,
-                "n_folds": self.scores.shape[1],
+                f"n_{self.over}": self.scores.shape[1],
             },
         )
 
+    @checked(name=NAME)
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw.
 
@@ -185,7 +252,8 @@ class SizePathDisplay:
         """
         n_folds = self.scores.shape[1]
         bars = self.standard_error_ if n_folds > 1 else None
-        with axes_of(self, ax, 2.6) as ax:
+        n_lines = 2 + (self.smallest_size_ < self.best_size_) + len(self.reference)
+        with axes_of(self, ax, 2.6 + LINE * n_lines) as ax:
             drawn = {**look(0), "elinewidth": 0.7, "capsize": 2, "label": name or "subnetwork"}
             container = ax.errorbar(self.sizes, self.mean_, bars, **{**drawn, **kwargs})
             colour = container.lines[0].get_color()
@@ -206,12 +274,11 @@ class SizePathDisplay:
                 xlabel=f"{unit} weights with a posterior",
                 ylabel=f"{self.score_name}\n({direction} is better)",
             )
-            if len(self.sizes) <= 8 and (self.sizes[1:] / self.sizes[:-1] > 1.7).all():
-                ax.set_xticks(self.sizes, [f"{size:g}" for size in self.sizes])
-                ax.minorticks_off()
+            number_ticks(ax, self.sizes)
             ax.margins(y=0.15)
-            title = f"mean ± 1 s.e. over {n_folds} folds" if n_folds > 1 else "one fold"
-            ax.legend(loc="best", title=title, alignment="left")
+            one = self.over.removesuffix("s")
+            title = f"mean ± 1 s.e. over {n_folds} {self.over}" if n_folds > 1 else f"one {one}"
+            legend_under(ax, title=title)
             self.ax_, self.figure_ = ax, ax.figure
         return self
 

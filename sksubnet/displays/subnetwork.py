@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sksubnet.displays.arguments import INDEX, NAME, TEXT, checked, one_of
 from sksubnet.displays.drawing import COLOURS, axes_of, data_frame
-from sksubnet.displays.responses import final_estimator
+from sksubnet.displays.responses import final_estimator, fitted
 
-KINDS = ("map", "share")
 MAPS_ACROSS = 3
 """Maps side by side in a picture of a column's width, and at most twice as many in all."""
 
@@ -75,6 +75,7 @@ class SubnetworkDisplay:
     figure_: Any = field(default=None, init=False)
 
     @classmethod
+    @checked(fold=INDEX, name=TEXT)
     def from_estimator(cls, estimator: Any, *, fold: int = 0, name: str = "") -> Self:
         """Read the map off a fitted estimator.
 
@@ -90,7 +91,9 @@ class SubnetworkDisplay:
         Returns
         -------
         SubnetworkDisplay
+            Not drawn: `plot` draws.
         """
+        fitted(estimator, name)
         final = final_estimator(estimator)
         folds = getattr(final, "folds_", [])
         if not folds or not hasattr(folds[0], "subnetwork"):
@@ -98,12 +101,16 @@ class SubnetworkDisplay:
                 f"{type(final).__name__} has no subnetwork; give a fitted SubnetLaplaceClassifier "
                 "or SubnetLaplaceRegressor."
             )
+        if fold >= len(folds):
+            nets = "one net" if len(folds) == 1 else f"{len(folds)} nets"
+            raise ValueError(f"fold={fold} is not there; the fit has {nets}, numbered from 0.")
         indices = folds[fold].subnetwork.indices
         named = folds[fold].net.module_.named_parameters()
         shapes = {layer: tuple(parameter.shape) for layer, parameter in named}
         return cls.from_indices(indices, shapes, name=name)
 
     @classmethod
+    @checked(shapes=[dict], name=TEXT)
     def from_indices(
         cls, indices: ArrayLike, shapes: dict[str, tuple[int, ...]], *, name: str = ""
     ) -> Self:
@@ -121,9 +128,16 @@ class SubnetworkDisplay:
         Returns
         -------
         SubnetworkDisplay
+            Not drawn: `plot` draws.
         """
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        chosen = np.asarray(indices, dtype=np.int64)
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(
+                f"indices are an array of {given.dtype} of shape {given.shape}; give whole numbers "
+                "in one dimension."
+            )
+        chosen = given.astype(np.int64)
         if len(chosen) and not 0 <= chosen.min() <= chosen.max() < sum(sizes):
             raise ValueError(
                 f"indices run from {chosen.min()} to {chosen.max()}, but the shapes have "
@@ -160,6 +174,7 @@ class SubnetworkDisplay:
             },
         )
 
+    @checked(name=NAME, kind=one_of("map", "share"))
     def plot(
         self, ax: Any = None, *, name: str | None = None, kind: str = "map", **kwargs: Any
     ) -> Self:
@@ -181,8 +196,6 @@ class SubnetworkDisplay:
         -------
         self
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind!r} is not known; choose one of {KINDS}.")
         title = self.name if name is None else name
         drawn = self._most()
         height = 0.17 * len(self.layers) + 0.8

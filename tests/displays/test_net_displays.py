@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import make_moons
 from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sksubnet import SubnetLaplaceClassifier
+from sksubnet import SubnetLaplaceClassifier, TabularNet, subnetwork_path
 from sksubnet.displays import (
     DecisionUncertaintyDisplay,
     RejectionDisplay,
@@ -85,7 +86,7 @@ def test_large_layers_are_drawn_in_blocks():
 
 def test_estimator_without_subnetwork():
     with pytest.raises(TypeError, match="BayesianRidge has no subnetwork; give a fitted"):
-        SubnetworkDisplay.from_estimator(BayesianRidge())
+        SubnetworkDisplay.from_estimator(BayesianRidge().fit(np.eye(3), [1.0, 2.0, 4.0]))
 
 
 def test_path_finds_the_smallest_size_that_is_as_good():
@@ -117,6 +118,31 @@ def test_path_of_a_search(moons):
         np.testing.assert_allclose(scores, expected)
     with pytest.raises(ValueError, match=r"choose one of \['alpha_init'\]"):
         SizePathDisplay.from_search(search)
+
+
+def test_path_of_all_sizes_from_one_training(moons):
+    _, X, y = moons
+    net = TabularNet(hidden=(8,), max_epochs=3)
+    model = SubnetLaplaceClassifier(net, selection="gradient", cv=2, random_state=0)
+    path = subnetwork_path(model, X[:60], y[:60], sizes=[20, 5, 0.5])
+    display = SizePathDisplay.from_path(path)
+    order = np.argsort(path.n_weights)
+    np.testing.assert_array_equal(display.sizes, path.n_weights[order])
+    scores = path.log_scores[order]
+    np.testing.assert_allclose(display.mean_, scores.mean(axis=1))
+    np.testing.assert_allclose(display.standard_error_, stats.sem(scores, axis=1))
+    assert list(display.frame()["n_rows"]) == [60, 60, 60]
+    legend = display.plot().ax_.get_legend()
+    assert legend.get_title().get_text() == "mean ± 1 s.e. over 60 rows"
+    with pytest.raises(TypeError, match=r"SubnetworkPath has no cv_results_; .* from_path takes"):
+        SizePathDisplay.from_search(path)
+    with pytest.raises(TypeError, match=r"SubnetLaplaceClassifier is no path; .* from_search"):
+        SizePathDisplay.from_path(model)
+    with pytest.raises(ValueError, match="fold=9 is not there; the fit has 2 nets"):
+        SubnetworkDisplay.from_estimator(path.estimators[0], fold=9)
+    alone = subnetwork_path(model.set_params(cv=None), X[:60], y[:60], sizes=[5])
+    with pytest.raises(ValueError, match="has no log scores, because its estimator has no folds"):
+        SizePathDisplay.from_path(alone)
 
 
 def test_our_estimators_tell_causes_apart_inside_a_pipeline(moons):

@@ -61,7 +61,7 @@ def test_quantile_plot_says_what_it_shows(known_regressor, gaussian_rows):
     X, y = gaussian_rows
     models = {"known": known_regressor, "ridge": BayesianRidge().fit(X, y)}
     display = QuantileCalibrationDisplay.from_estimator(models, X, y).plot()
-    legend = display.ax_.get_legend()
+    legend = display.counts_ax_.get_legend()
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts[0] == "calibrated"
     assert texts[1].startswith("known, gap 0.0")
@@ -107,13 +107,11 @@ def test_coverage_by_decile_of_the_standard_deviation(known_regressor, gaussian_
 @pytest.mark.parametrize("by", ["level", "std"])
 def test_coverage_plot_says_what_it_shows(known_regressor, gaussian_rows, by):
     display = IntervalCoverageDisplay.from_estimator(known_regressor, *gaussian_rows).plot(by=by)
-    title = display.ax_.get_legend().get_title().get_text()
+    title = display.width_ax_.get_legend().get_title().get_text()
     assert "Wilson" in title and ("400 rows" in title or "groups of 40 rows" in title)
     assert "units of y" in display.width_ax_.get_ylabel()
     xlabel = display.width_ax_.get_xlabel()
     assert xlabel.startswith("nominal coverage" if by == "level" else "predicted sd")
-    with pytest.raises(ValueError, match="by='width' is not known"):
-        display.plot(by="width")
 
 
 def test_one_target_of_several(gaussian_rows):
@@ -168,6 +166,20 @@ def test_bands_with_parts():
     assert texts[:2] == ["±3 sd, new target, with noise", "±3 sd, function (epistemic)"]
     assert texts[-1] == "data (n = 2)"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (s)", "y (m)")
+
+
+def test_label_of_the_target_is_the_name_of_its_series():
+    pd = pytest.importorskip("pandas")
+    X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 3.0, 2.0, 4.0])
+    model = BayesianRidge().fit(X, y)
+    for given, options, label in (
+        (y, {}, "y"),
+        (pd.Series(y), {}, "y"),
+        (pd.Series(y, name="price"), {}, "price"),
+        (pd.Series(y, name="price"), {"y_name": "price (k$)"}, "price (k$)"),
+    ):
+        display = PredictiveBandDisplay.from_estimator(model, X, given, **options)
+        assert display.plot().ax_.get_ylabel() == label
 
 
 def test_bands_need_one_input_and_a_spread(gaussian_rows):
