@@ -35,6 +35,7 @@ from sksubnet.nets import (
     KeptNet,
     NamedNet,
     TabularNet,
+    check_folder,
     frozen_like,
     is_frozen,
     resolved,
@@ -79,6 +80,7 @@ class Given:
 def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; see ``BayesianNet.save``."""
     check_is_fitted(model)
+    check_folder(path)
     safetensors = _safetensors("save")
     forms = dict(FORMS)
     named = partial(

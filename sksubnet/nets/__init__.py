@@ -10,10 +10,11 @@ Read first: `fit_net` in `training.py`, then `TrainedNet` in `trained.py`.
 from sksubnet.nets.bins import Bins, Tails
 from sksubnet.nets.caching import TrainingMemory
 from sksubnet.nets.convergence import check_convergence, check_frozen
+from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
 from sksubnet.nets.default import Schedule, TabularNet, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.encoding import UNSEEN, Encoding
-from sksubnet.nets.files import write_whole
+from sksubnet.nets.files import check_folder, write_whole
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
@@ -49,6 +50,7 @@ from sksubnet.nets.training import (
 )
 
 __all__ = [
+    "LOG_VARIANCE_LIMIT",
     "PLAIN",
     "UNSEEN",
     "Bins",
@@ -73,6 +75,7 @@ __all__ = [
     "check_class_weights",
     "check_classes",
     "check_convergence",
+    "check_folder",
     "check_frozen",
     "check_labels",
     "check_net",

@@ -568,3 +568,24 @@ def test_the_tensors_are_any_readers(tmp_path: Path) -> None:
     found = [array for array in arrays.values() if array.shape == (64, 3)]
     expected = model.net_.module_.dense.weight.detach().numpy()
     assert any(np.array_equal(array, expected) for array in found)
+
+
+def test_a_path_that_cannot_be_written_is_named_and_told_before_the_work(small, tmp_path):
+    path = str(tmp_path / "not" / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=f"^{path!r} cannot be written.*{tmp_path}/not'"):
+        small.save(path)
+    with pytest.raises(IsADirectoryError, match=f"^{str(tmp_path)!r} is a folder"):
+        small.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_is_told_with_the_name_that_was_given(small, tmp_path, monkeypatch):
+    path = str(tmp_path / "model.safetensors")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "a draft", None, "its target")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        small.save(path)
+    assert (caught.value.filename, caught.value.filename2) == (path, None)
