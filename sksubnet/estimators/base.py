@@ -227,6 +227,8 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         ------
         ImportError
             If safetensors is missing; the extra is ``sksubnet[save]``.
+        OSError
+            If the file cannot be written, such as where its folder does not exist.
         TypeError
             If a parameter or a part of the fit is of a type that such a file cannot hold, such as
             a function as `selection`.
@@ -251,8 +253,9 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         The graph takes rows ``X`` of numbers in float64, as ``predict`` does; the default net's
         standardisation, missing values and bins are in it. Its outputs are
 
-        - of regressors ``mean``, and with the posterior ``epistemic_std`` and, where the noise is
-          the same for all rows, ``std``, in the units of the target;
+        - of regressors with Gaussian noise ``mean`` and ``aleatoric_std``, that of the noise of
+          each row, and with the posterior ``epistemic_std`` and ``std``, both parts together, which
+          is that of ``predict``; all in the units of the target;
         - of classifiers ``logits`` and ``probabilities``, and with the posterior ``variance``;
           ``probabilities`` are then those of ``predict_proba`` (left out with ``link="mc"``), else
           those of ``predict_proba_map``;
@@ -271,7 +274,10 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         Raises
         ------
         ImportError
-            If onnx or onnxscript is missing; the extra is ``sksubnet[onnx]``.
+            If onnx or onnxscript is missing; the extra ``sksubnet[onnx]`` brings them, and
+            onnxruntime, which runs the graph.
+        OSError
+            If the file cannot be written, such as where its folder does not exist.
         ValueError
             If there are several nets, categories as columns, a `target_transform`, a net with code
             of its own for its rows or outputs, or an update of weights that are not of the last

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.linearised import LinearisedNet
-from sksubnet.nets import Encoding, write_whole
+from sksubnet.nets import LOG_VARIANCE_LIMIT, Encoding, NoiseNet, check_folder, write_whole
+from sksubnet.posterior import noise_of
 from sksubnet.predictive import SIGN_LINKS, Gaussian, Likelihood
 
 if TYPE_CHECKING:
@@ -52,6 +53,25 @@ class Encoded(nn.Module):
             novel = found[:, self.others].sum(dim=1, keepdim=True)
             X = torch.cat([torch.where(missing, self.fill, X), found[:, self.holes], novel], dim=1)
         return ((X - self.center) * self.scale).clamp(-1e9, 1e9)
+
+
+class NoiseByRow(nn.Module):
+    """A ``NoiseNet``: inputs (N, ...) of the net to noise variances (N, C)."""
+
+    def __init__(self, noise: NoiseNet) -> None:
+        super().__init__()
+        self.encodings = nn.ModuleList(Encoded(encoding) for encoding in noise.encodings)
+        self.nets = nn.ModuleList(copy.deepcopy(one.module).eval() for one in noise.latents)
+        self.dtypes = [latent.dtype for latent in noise.latents]
+        self.levels = noise.levels
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Average the variances of the nets."""
+        rows, parts = X.flatten(1).double(), []
+        for k, level in enumerate(self.levels):
+            change = self.nets[k](self.encodings[k](rows).to(self.dtypes[k])).double()
+            parts.append(level * change.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp())
+        return torch.stack(parts).mean(dim=0)
 
 
 class Seen(nn.Module):
@@ -96,9 +116,10 @@ class Graph(nn.Module):
         self.link = getattr(net, "link", "")
         self.units: tuple[Tensor, Tensor] | None = units
         likelihood = net.likelihood
-        self.noise: Tensor | None = None
-        if isinstance(likelihood, Gaussian) and net.noise is None:
-            self.noise = likelihood.noise_variance.double()
+        self.noise = None if net.noise is None else NoiseByRow(net.noise)
+        self.constant_noise: Tensor | None = None
+        if isinstance(likelihood, Gaussian):
+            self.constant_noise = likelihood.noise_variance.double()
         self.seen: list[Tensor] = []
         self.posterior: LayerPosterior | None = None
 
@@ -112,10 +133,22 @@ class Graph(nn.Module):
             self.module = Seen(self.module, self.seen)
         self.posterior = posterior
 
-    def latents(self, X: Tensor) -> tuple[Tensor, Tensor | None]:
+    def inputs(self, X: Tensor) -> Tensor:
+        """Give inputs (N, ...) of the net."""
+        inputs: Tensor = self.encode(X).to(self.dtype)
+        return inputs
+
+    def noise_variance(self, inputs: Tensor) -> Tensor | None:
+        """Noise variance of rows of inputs, (N, C) or (C,), where the likelihood has one."""
+        if self.noise is None:
+            return self.constant_noise
+        variance: Tensor = self.noise(inputs)
+        return variance
+
+    def latents(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents (N, C), and their covariance (N, C, C) where it is in closed form."""
         self.seen.clear()
-        outputs: Tensor = self.module(self.encode(X).to(self.dtype))
+        outputs: Tensor = self.module(inputs)
         if outputs.ndim == 1:
             outputs = outputs[:, None]
         if self.of_probabilities:
@@ -130,7 +163,8 @@ class Graph(nn.Module):
 
     def named(self, X: Tensor) -> dict[str, Tensor]:
         """All outputs of the graph by their names."""
-        latents, covariance = self.latents(X)
+        inputs = self.inputs(X)
+        latents, covariance = self.latents(inputs)
         variance = None
         if covariance is not None:
             variance = covariance.diagonal(dim1=1, dim2=2).clamp_min(0)
@@ -147,10 +181,12 @@ class Graph(nn.Module):
             return {"outputs": latents}
         mean, scale = self.units
         found = {"mean": latents * scale + mean}
+        noise = self.noise_variance(inputs)
+        assert noise is not None
         if variance is not None:
             found["epistemic_std"] = variance.sqrt() * scale
-            if self.noise is not None:
-                found["std"] = (variance + self.noise).sqrt() * scale
+            found["std"] = (variance + noise).sqrt() * scale
+        found["aleatoric_std"] = noise.expand_as(latents).sqrt() * scale
         return found
 
     def forward(self, X: Tensor) -> tuple[Tensor, ...]:
@@ -162,6 +198,7 @@ MEANINGS = {
     "mean": "mean of each target",
     "std": "standard deviation of each target, that of the noise included",
     "epistemic_std": "standard deviation of the mean under the posterior",
+    "aleatoric_std": "standard deviation of the noise of each target",
     "logits": "outputs of the trained net",
     "variance": "variance of the logits under the posterior",
     "probabilities": "probabilities of the classes, or of each label",
@@ -184,6 +221,7 @@ def export_onnx(estimator: BayesianNet, path: str | os.PathLike[str]) -> None:
             "export_onnx needs onnx and onnxscript; the extra is sksubnet[onnx]."
         ) from error
     check_is_fitted(estimator)
+    check_folder(path)
     net, encoding = exported_net(estimator), None
     if estimator._tabular is not None:
         encoding = estimator._encoding
@@ -211,6 +249,12 @@ def export_onnx(estimator: BayesianNet, path: str | os.PathLike[str]) -> None:
             verbose=False,
         )
     assert exported is not None
+    outputs = exported.model.graph.outputs
+    for node in exported.model.graph:
+        for value in node.outputs:
+            # torch names values by what makes them, such as a mean, without a look at our names
+            if value.name in names and not any(value is output for output in outputs):
+                value.name = f"{value.name}_within"
     model = exported.model_proto
     facts = {"posterior": WITH_POSTERIOR if placed else WITHOUT_POSTERIOR}
     facts["outputs"] = json.dumps({name: MEANINGS[name] for name in names})
@@ -267,7 +311,14 @@ def place_posterior(graph: Graph, net: FittedNet, rows: Tensor, estimator: Bayes
     """
     ((batch, *others),) = [list(estimator._batches(rows.numpy()))]
     expected = net.map(batch)
-    if others or not is_close(graph.latents(rows)[0], expected, graph.dtype):
+    inputs, same = graph.inputs(rows), False
+    if not others:
+        same = is_close(graph.latents(inputs)[0], expected, graph.dtype)
+        noise = graph.noise_variance(inputs)
+        if noise is not None:
+            true = noise_of(net.likelihood_at(batch))
+            same = same and is_close(noise, true, graph.dtype)
+    if not same:
         raise ValueError(
             "The net's module on rows as they are does not give what the net does, which has code "
             "of its own for its rows or outputs; export that with torch.onnx.export yourself."
@@ -277,9 +328,8 @@ def place_posterior(graph: Graph, net: FittedNet, rows: Tensor, estimator: Bayes
     moved = net.shift is not None
     for name, found in layer_posteriors(net):
         watched = Graph(net, None, graph.units)
-        watched.encode = graph.encode
         watched.watch(name, found)
-        latents, covariance = watched.latents(rows)
+        latents, covariance = watched.latents(inputs)
         _, jacobian = net.posterior.jacobian(net.latent, net.plan, batch)
         true = net.posterior.covariance(jacobian)
         close = covariance is not None and is_close(covariance, true, graph.dtype)

@@ -1,9 +1,12 @@
 """Graphs in another runtime, against the estimator's own predictions."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
+from skorch import NeuralNetRegressor
+from torch import nn
 from user_nets import classifier_net, regressor_net
 
 from sksubnet import (
@@ -41,16 +44,20 @@ def run(model, path, rows):
     return dict(zip(names, session.run(None, {"X": rows}), strict=True)), facts
 
 
-@pytest.mark.parametrize("rows", [X, HOLES], ids=["numbers", "holes"])
-def test_regression_with_the_posterior_of_the_last_layer(rows, tmp_path):
-    model = SubnetLaplaceRegressor(QUICK, noise="constant", **LAST).fit(rows, Y)
+@pytest.mark.parametrize(
+    ("rows", "noise"), [(X, "constant"), (HOLES, "input")], ids=["numbers", "holes"]
+)
+def test_regression_with_the_posterior_of_the_last_layer(rows, noise, tmp_path):
+    model = SubnetLaplaceRegressor(QUICK, noise=noise, **LAST).fit(rows, Y)
     new = np.concatenate([rows, 3 * rows, rows[:1] * np.nan if rows is HOLES else rows[:1]])
     found, facts = run(model, tmp_path / "m.onnx", new)
     mean, std = model.predict(new, return_std=True)
     np.testing.assert_allclose(found["mean"][:, 0], mean, **CLOSE)
     np.testing.assert_allclose(found["std"][:, 0], std, **CLOSE)
-    epistemic = model.predictive(new).std("epistemic")
-    np.testing.assert_allclose(found["epistemic_std"], epistemic, **CLOSE)
+    for part in ("epistemic", "aleatoric"):
+        expected = model.predictive(new).std(part)
+        np.testing.assert_allclose(found[f"{part}_std"], expected, **CLOSE)
+        assert (np.ptp(expected) > 0.01) == (part == "epistemic" or noise == "input")
     assert "in closed form" in facts["sksubnet.posterior"]
     before = std
     model.update(rows[:20], Y[:20] + 30)
@@ -59,6 +66,54 @@ def test_regression_with_the_posterior_of_the_last_layer(rows, tmp_path):
     assert not np.allclose(std, before)
     np.testing.assert_allclose(found["mean"][:, 0], mean, **CLOSE)
     np.testing.assert_allclose(found["std"][:, 0], std, **CLOSE)
+
+
+def test_noise_by_row_of_several_nets_and_targets_on_one_of_all_rows(tmp_path):
+    targets = np.c_[Y, 5 * Z[:, 2] + np.exp(Z[:, 0]) * RNG.normal(size=90)]
+    options = {**LAST, "cv": 2, "refit": True, "noise": "input"}
+    model = SubnetLaplaceRegressor(QUICK, **options).fit(X, targets)
+    assert len(model.folds_[0].noise.nets) == 2
+    found, _ = run(model, tmp_path / "m.onnx", X)
+    mean, std = model.predict(X, return_std=True)
+    np.testing.assert_allclose(found["mean"], mean, **CLOSE)
+    np.testing.assert_allclose(found["std"], std, **CLOSE)
+    assert (np.ptp(found["aleatoric_std"], axis=0) > 0.01).all()
+
+
+class Means(nn.Module):
+    """A module with an operation that is named like an output of the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, X):
+        return self.layer(X).mean(dim=1, keepdim=True)
+
+
+def test_a_module_may_take_means(tmp_path):
+    net = NeuralNetRegressor(Means, max_epochs=2, train_split=None, verbose=0)
+    model = MAPRegressor(net, random_state=0).fit(Z, Y)
+    found, _ = run(model, tmp_path / "m.onnx", Z)
+    np.testing.assert_allclose(found["mean"][:, 0], model.predict(Z), **CLOSE)
+
+
+def test_a_net_without_a_posterior_has_its_noise(tmp_path):
+    model = MAPRegressor(QUICK, random_state=0).fit(X, Y)
+    found, _ = run(model, tmp_path / "m.onnx", X)
+    assert list(found) == ["mean", "aleatoric_std"]
+    _, std = model.predict(X, return_std=True)
+    np.testing.assert_allclose(found["aleatoric_std"][:, 0], std, **CLOSE)
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_export(tmp_path):
+    model = MAPRegressor(QUICK, random_state=0).fit(X, Y)
+    path = str(tmp_path / "not" / "m.onnx")
+    with (
+        mock.patch("torch.onnx.export", side_effect=AssertionError),
+        pytest.raises(FileNotFoundError, match=f"{path!r} cannot be written, .* no folder"),
+    ):
+        model.export_onnx(path)
 
 
 @pytest.mark.parametrize("link", ["probit", "extended_probit"])
