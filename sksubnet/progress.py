@@ -121,7 +121,8 @@ class Task:
     def show(self, share: float) -> None:
         """Let the bar grow."""
         self.left -= share
-        self.bar.update(share)
+        # Shares add up to the whole only up to rounding, and more than all of it makes tqdm warn.
+        self.bar.update(min(share, self.bar.total - self.bar.n))
 
     def __str__(self) -> str:
         if self.parent is None:

@@ -355,3 +355,17 @@ def test_no_warning_in_a_notebook_without_widgets(monkeypatch: pytest.MonkeyPatc
         warnings.simplefilter("error")
         spec.loader.exec_module(module)
         list(module.bar_over([1], "some", shown=False))
+
+
+@pytest.mark.parametrize("n_parts", range(1, 25))
+def test_parts_of_a_bar_are_never_more_than_all_of_it(n_parts: int) -> None:
+    err = io.StringIO()
+    with redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with progress.fitting(MAPRegressor(), X, Y, None, n_parts, shown=True):
+            for _ in range(n_parts):
+                with progress.task("part", 3):
+                    for _ in range(3):
+                        with progress.task("step"):
+                            pass
+    assert "100%" in err.getvalue()
