@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -117,26 +118,59 @@ def folds_of(
     """Folds of a cross-fit; ``None`` where one net is trained, and holds rows out by itself."""
     if isinstance(cv, str):
         enough = LEAST_FOLDED_ROWS <= len(table) <= MOST_FOLDED_ROWS
-        n_folds = FOLDS if default_net and enough else 1
+        n_folds = min(FOLDS, _n_parts(table)) if default_net and enough else 1
     elif cv is None:
-        return None
+        n_folds = 1
     elif table.parts is not None:
         rows = np.arange(len(table))
         numbers = [np.repeat(rows, counts) for counts in table.parts.T]
         return _checked(zip(numbers[::2], numbers[1::2], strict=True))
     else:
-        n_folds = int(cv)
-    if table.groups is not None:
-        n_folds = min(n_folds, len(np.unique(table.groups)))
-    n_folds = min(n_folds, len(table) // 2)
+        n_folds, most = int(cv), _n_parts(table)
+        if n_folds > most:
+            kind = "distinct rows" if table.groups is None else "groups of rows"
+            raise ValueError(
+                f"cv={n_folds} is more folds than there are {kind} with a positive weight, {most}; "
+                f"take at most {most} folds, or cv=None for one net."
+            )
     if n_folds < 2:
+        if table.groups is not None and _n_parts(table) > 1:
+            warnings.warn(
+                "groups are ignored where one net is trained, which holds out rows of any group; "
+                "a number for cv, such as cv=5, keeps groups together.",
+                UserWarning,
+                stacklevel=7,
+            )
         return None
     if table.groups is not None:
         kind = StratifiedGroupKFold if classify else GroupKFold
         splitter = kind(n_folds, shuffle=True, random_state=seed)
         return _checked(splitter.split(table.X, table.y, table.groups))
+    if classify:
+        _warn_of_rare_classes(table.y, n_folds, 2 if isinstance(cv, str) else n_folds)
     number = _dealt(table.y, n_folds, classify, seed)
     return [Fold(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(n_folds)]
+
+
+def _n_parts(table: Table) -> int:
+    """Count what the folds are made of: distinct rows, or whole groups of them."""
+    return len(table) if table.groups is None else len(np.unique(table.groups))
+
+
+def _warn_of_rare_classes(y: np.ndarray, n_folds: int, needed: int) -> None:
+    """Warn where a class (of y, (N,)) has fewer rows than are needed."""
+    counts = np.bincount(y)
+    fewest = int(counts[counts > 0].min())
+    if fewest < needed:
+        what = "the net that does not see it trains without that class"
+        if fewest > 1:
+            what = "some nets have no row of that class to stop on"
+        warnings.warn(
+            f"The least populated class in y has only {fewest} distinct row"
+            f"{'s' if fewest > 1 else ''}, which is less than the {n_folds} folds: {what}.",
+            UserWarning,
+            stacklevel=8,
+        )
 
 
 def _dealt(y: np.ndarray, n_folds: int, classify: bool, seed: int) -> np.ndarray:

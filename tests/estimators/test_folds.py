@@ -1,5 +1,7 @@
 """Folds that do not depend on how rows are written down, and what their nets say together."""
 
+import warnings
+from contextlib import nullcontext
 from unittest import mock
 
 import dense
@@ -10,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize, stats
 from sklearn import config_context
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GroupKFold, KFold, cross_validate
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_validate
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
@@ -58,6 +60,7 @@ def test_folds_are_a_partition_of_equal_parts(cv, y):
         assert 60 // cv <= len(fold.held_out) <= -(-60 // cv)
 
 
+@pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.parametrize("seed", range(20))
 def test_classes_are_spread_over_the_folds_within_one_row(seed):
     rng = np.random.default_rng(seed)
@@ -159,9 +162,69 @@ def test_groups_of_classes_are_stratified():
         assert labels[fold.held_out].sum() == 3
 
 
-def test_fewer_groups_than_folds_are_as_many_folds():
-    found = folds(table(LABELS, groups=np.arange(60) % 3))
+def test_auto_takes_as_many_folds_as_there_are_groups():
+    found = folds(table(LABELS, groups=np.arange(60) % 3), "auto")
     assert len(found) == 3
+    assert folds(table(LABELS, groups=np.zeros(60)), "auto") is None
+
+
+@pytest.mark.parametrize("y", [LABELS, Y[:, None]])
+def test_more_folds_than_rows_or_groups_are_refused_as_in_scikit_learn(y):
+    repeated = np.repeat(np.arange(60), 2)
+    rows = table(y[repeated], X[repeated], np.r_[np.ones(119), 0]).merged()
+    assert len(rows) == 60
+    with pytest.raises(ValueError, match=r"cv=61 is more folds .* distinct rows .*, 60; .*cv=None"):
+        folds(rows, 61)
+    with pytest.raises(ValueError, match="Cannot have number of splits n_splits=61 greater"):
+        next(KFold(61).split(rows.X))
+    with pytest.warns(UserWarning, match="least populated") if y is LABELS else nullcontext():
+        found = folds(rows, 60)
+    assert_array_equal(np.sort([fold.held_out for fold in found], axis=0), np.arange(60)[:, None])
+    groups = np.arange(60) % 3
+    with pytest.raises(ValueError, match=r"cv=5 is more folds .* groups of rows .*, 3"):
+        folds(table(y, groups=groups))
+    with pytest.raises(ValueError, match="Cannot have number of splits n_splits=5 greater"):
+        next(GroupKFold(5).split(X, groups=groups))
+
+
+@pytest.mark.parametrize("counts", [(30, 1), (30, 3), (30, 5), (10, 5, 4)])
+@pytest.mark.parametrize("cv", [2, 4, 5])
+def test_a_number_of_folds_warns_of_the_same_rare_classes_as_scikit_learn(counts, cv):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = table(labels, np.arange(float(len(labels)))[:, None])
+    with warnings.catch_warnings(record=True) as theirs:
+        warnings.simplefilter("always")
+        next(StratifiedKFold(cv).split(rows.X, labels))
+    with warnings.catch_warnings(record=True) as ours:
+        warnings.simplefilter("always")
+        folds(rows, cv)
+    assert len(ours) == len(theirs) == (min(counts) < cv)
+    for one, other in zip(ours, theirs, strict=True):
+        assert str(one.message)[:41] == str(other.message)[:41]
+
+
+@pytest.mark.parametrize("n_rare", [1, 2])
+def test_auto_warns_of_a_class_that_a_net_does_not_know(n_rare):
+    labels = np.repeat([0, 1], [30, n_rare])
+    X = np.arange(float(len(labels)))[:, None]
+    with pytest.warns(UserWarning) if n_rare == 1 else nullcontext() as caught:
+        found = folds(table(labels, X), "auto")
+    unknown = [fold for fold in found if 1 not in labels[fold.train]]
+    assert len(unknown) == (n_rare == 1)
+    if n_rare == 1:
+        assert "trains without that class" in str(caught[0].message)
+
+
+def test_groups_that_one_net_cannot_keep_together_are_told():
+    groups = np.arange(60) % 3
+    with pytest.warns(UserWarning, match="groups are ignored where one net is trained"):
+        assert folds(table(LABELS, groups=groups), None) is None
+
+
+def test_as_many_folds_as_rows_are_fitted():
+    fitted = SubnetLaplaceRegressor(regressor_net(), cv=4, **SMALL).fit(X[:4], Y[:4])
+    assert [len(net.held_out) for net in fitted.folds_] == [1, 1, 1, 1]
+    assert np.isfinite(fitted.predict(X, return_std=True)).all()
 
 
 def test_groups_come_through_metadata_routing():
@@ -209,18 +272,10 @@ def test_a_fold_without_rows_is_refused():
         SubnetLaplaceClassifier(classifier_net(), cv=cv, **SMALL).fit(X, LABELS)
 
 
-def test_few_rows_are_fewer_folds():
-    def number(n_rows, cv):
-        found = folds(table(Y[:n_rows, None], X[:n_rows]), cv)
-        return 1 if found is None else len(found)
-
-    assert [number(n, 5) for n in (3, 4, 7, 9, 10)] == [1, 2, 3, 4, 5]
-    assert number(60, None) == 1
-
-
 def test_auto_is_for_the_default_net_and_few_rows():
     rows = table(np.zeros(MOST_FOLDED_ROWS + 1), np.arange(MOST_FOLDED_ROWS + 1.0)[:, None])
     assert folds(rows, "auto") is None
+    assert folds(table(LABELS), None) is None
     assert len(folds(table(LABELS), "auto")) == FOLDS
     assert folds_of(table(LABELS), "auto", default_net=False, classify=True, seed=0) is None
     assert not merges_rows("auto", 60, False) and not merges_rows(None, 60, True)
