@@ -140,6 +140,8 @@ class Tuned:
         Which end of the scanned range the best value is, if any.
     given : bool
         Whether the precision was given.
+    chosen_by : str
+        What told it, in words.
     """
 
     prior_precision: float
@@ -150,6 +152,7 @@ class Tuned:
     losses: Tensor | None = field(default=None, repr=False)
     at_edge: str = ""
     given: bool = False
+    chosen_by: str = "rows that the nets have not seen"
 
     def __repr__(self) -> str:
         return line("Tuned", self._facts())
@@ -182,18 +185,25 @@ class Tuned:
         return self.prior_precision * self.noise_scale / scale, scale
 
     def summary(self) -> str:
-        """Return in words what was found, and what it means where the best is at a limit.
+        """Return in words what was found, and what it means.
 
         Returns
         -------
         str
-            One or two sentences.
+            Some sentences.
         """
+        meaning = (
+            "before the data speak, a weight of the subnetwork is thought to be within about "
+            f"{self.prior_precision**-0.5:.2g} (one over the root of that) of its trained value, "
+            "so that a larger one means less uncertainty."
+        )
         if self.given or self.grid is None:
-            return f"The prior precision {self.prior_precision:.3g} was given."
+            return f"The prior precision {self.prior_precision:.3g} was given: {meaning}"
         low, high = _ends(self.grid, self.noise_scale)
-        limits = f"{low:.3g} to {high:.3g}"
-        found = f"The prior precision is {self.prior_precision:.3g}, of {limits}."
+        found = (
+            f"The prior precision is {self.prior_precision:.3g}: {meaning} "
+            f"It was chosen by {self.chosen_by}, out of {low:.3g} to {high:.3g}."
+        )
         if self.at_edge == "upper":
             return (
                 f"{found} That is the upper limit: the held-out rows are predicted best with the "
@@ -372,7 +382,12 @@ def maximise_evidence(
         return (occam + ratio / scale * penalty) / 2 - rescaled, scale
 
     tuned = _scan(loss, posterior.costly)
-    return replace(tuned, noise_scales=(tuned.noise_scale,), given=given is not None)
+    return replace(
+        tuned,
+        noise_scales=(tuned.noise_scale,),
+        given=given is not None,
+        chosen_by="the evidence of the rows that trained the net",
+    )
 
 
 def tuned_noise(predictive: Predictive, rows: Rows) -> Gaussian:

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from skorch import NeuralNetRegressor
 from torch import nn
-from user_nets import classifier_net, regressor_net
+from user_nets import classifier_net, iris, quick_classifier, regressor_net
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.posterior import tuning
@@ -137,9 +137,24 @@ def test_an_edge_is_told_in_words():
     grid = torch.tensor([0.5, 5.0, 50.0])
     for edge, word in (("lower", "more variance"), ("upper", "least variance")):
         text = Tuned(0.5, grid=grid, losses=grid, at_edge=edge).summary()
-        assert f"That is the {edge} limit" in text and word in text and "of 0.5 to 50" in text
+        assert f"That is the {edge} limit" in text and word in text and "out of 0.5 to 50" in text
     assert "limit" not in Tuned(5.0, grid=grid, losses=grid).summary()
-    assert Tuned(5.0, given=True).summary() == "The prior precision 5 was given."
+    assert Tuned(5.0, given=True).summary().startswith("The prior precision 5 was given: ")
+
+
+def test_a_prior_precision_is_told_as_a_distance_of_weights():
+    grid = torch.tensor([1.0, 400.0])
+    for tuned in (Tuned(25.0, grid=grid, losses=grid), Tuned(25.0, given=True)):
+        assert "within about 0.2 (one over the root of that)" in tuned.summary()
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [("validation", "rows that the nets have not seen"), ("evidence", "the evidence of the rows")],
+)
+def test_the_summary_says_what_chose_the_precision(rule, source):
+    fitted = quick_classifier(prior_precision=rule, cv=2).fit(*iris())
+    assert f"It was chosen by {source}" in fitted.tuning_.summary()
 
 
 def one_hot_table(n_rows=300):
