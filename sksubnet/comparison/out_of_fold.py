@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
@@ -45,6 +47,7 @@ def cross_val_predictive(
         fold. ``None`` is 5.
     params : dict, default=None
         Parameters of ``fit``, such as ``sample_weight``; what has a value for each row is split.
+        With metadata routing, also those of the splitter.
     n_jobs : int or None, default=None
         Fits at once, each in a process of its own.
 
@@ -76,7 +79,22 @@ def cross_val_predictive(
             "or as the last step of a pipeline."
         )
     X, y, groups = indexable(X, y, groups)
-    splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y, groups))
+    splitter = check_cv(cv, y, classifier=is_classifier(estimator))
+    to_fit, to_split = dict(params or {}), {"groups": groups}
+    if get_config()["enable_metadata_routing"]:
+        if groups is not None:
+            raise ValueError(
+                "With metadata routing, groups are one of the params, for a splitter that asks "
+                "for them: params={'groups': groups}."
+            )
+        fits = MethodMapping().add(caller="fit", callee="fit")
+        splits_rows = MethodMapping().add(caller="fit", callee="split")
+        router = MetadataRouter(owner="cross_val_predictive")
+        router.add(estimator=estimator, method_mapping=fits)
+        router.add(splitter=splitter, method_mapping=splits_rows)
+        asked = process_routing(router, "fit", **to_fit)
+        to_fit, to_split = asked.estimator.fit, asked.splitter.split
+    splits = list(splitter.split(X, y, **to_split))
     order = np.concatenate([test for _, test in splits])
     if not np.array_equal(np.sort(order), np.arange(len(y))):
         raise ValueError(
@@ -84,8 +102,7 @@ def cross_val_predictive(
             "prediction for each; use a splitter such as KFold, GroupKFold or StratifiedKFold."
         )
     parts = Parallel(n_jobs=n_jobs)(
-        delayed(_fold)(clone(estimator), X, y, train, test, dict(params or {}))
-        for train, test in splits
+        delayed(_fold)(clone(estimator), X, y, train, test, to_fit) for train, test in splits
     )
     labels = [classes for _, classes in parts]
     if any(not np.array_equal(classes, labels[0]) for classes in labels):

@@ -5,12 +5,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, KFold, cross_val_predict, cross_validate
 from user_nets import classifier_net, regressor_net
 
-from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
+from sksubnet import (
+    MAPRegressor,
+    SubnetLaplaceClassifier,
+    SubnetLaplaceRegressor,
+    cross_val_predictive,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -172,3 +178,22 @@ def test_a_users_net_is_trained_as_it_is_set():
     loss = ((dense.evaluate(fitted.net_.module_, X)[:, 0] - y) ** 2).mean()
     # The last batches of an epoch saw nearly these weights.
     assert loss == pytest.approx(fitted.net_.history[-1, "train_loss"], rel=0.1)
+
+
+def test_metadata_routing_hands_groups_to_the_splitter_and_weights_to_fit():
+    groups, weights = np.arange(60) % 8, RNG.integers(1, 4, size=60).astype(float)
+    model = MAPRegressor(regressor_net(), random_state=0)
+    plain = {"params": {"sample_weight": weights}, "cv": GroupKFold(4)}
+    expected = cross_val_predictive(model, X, Y, groups=groups, **plain)
+    with config_context(enable_metadata_routing=True):
+        asking = clone(model).set_fit_request(sample_weight=True, groups=False)
+        asking.set_score_request(sample_weight=False)
+        params = {"groups": groups, "sample_weight": weights}
+        found = cross_val_predictive(asking, X, Y, params=params, cv=GroupKFold(4))
+        both = {"params": params, "cv": GroupKFold(4), "return_estimator": True}
+        fits = cross_validate(asking, X, Y, **both, return_indices=True)
+        with pytest.raises(ValueError, match=r"params=\{'groups': groups\}"):
+            cross_val_predictive(asking, X, Y, groups=groups, cv=GroupKFold(4))
+    assert_array_equal(found.mean, expected.mean)
+    for fit, rows in zip(fits["estimator"], fits["indices"]["test"], strict=True):
+        assert_allclose(found.mean[rows, 0], fit.predict(X[rows]), rtol=1e-12)
