@@ -182,8 +182,6 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
         "random_state": ["random_state"],
     }
 
-    out_of_fold_: AnyPredictive
-
     cv: Any = None
     """Folds of the rows; one net for estimators without the parameter."""
 
@@ -349,6 +347,16 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
     def net_(self) -> Any:
         """The trained net, where there is one."""
         return self._only("net")
+
+    @functools.cached_property
+    def out_of_fold_(self) -> AnyPredictive:
+        """What the nets say of the training rows that they have not seen, where fit has kept it."""
+        if not self._is_fitted:
+            raise AttributeError(f"{type(self).__name__} has no 'out_of_fold_' before fit.")
+        raise AttributeError(
+            "This fit has no 'out_of_fold_', which is there where each row is held out by one of "
+            "several nets: fit with folds, such as cv=5, or use cross_val_predictive."
+        )
 
     def _only(self, name: str) -> Any:
         """Value of the single net of a fit; where there are more, there is no such attribute."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Columns:
         for j, name in enumerate(names):
             column = _column(X, j)
             if j in named or not _is_number(column):
-                values, declared = _values(column), j in named or _is_category(column)
+                values, declared = _values(column, name), j in named or _is_category(column)
                 if declared or not all(isinstance(v, NUMBERS) for v in values if v is not None):
                     levels[j] = _levels(values, name, is_text=not declared)
         return cls(names, levels)
@@ -68,7 +68,7 @@ class Columns:
                 found[:, j] = _numbers(column, name)
                 continue
             codes = {level: code for code, level in enumerate(self.levels[j])}
-            values = _values(column)
+            values = _values(column, name)
             found[:, j] = [np.nan if v is None else codes.get(v, UNSEEN) for v in values]
         return found
 
@@ -134,7 +134,7 @@ def _is_category(column: Any) -> bool:
     return _kind(column).startswith(("category", "categorical", "enum", "dictionary"))
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: Any, name: str) -> list[Any]:
     """Values of a column, ``None`` where one is missing."""
     if hasattr(column, "isna"):
         given = zip(column.astype(object).tolist(), column.isna().tolist(), strict=True)
@@ -143,6 +143,13 @@ def _values(column: Any) -> list[Any]:
         values = column.to_pylist()
     else:
         values = column.to_list() if hasattr(column, "to_list") else column.tolist()
+    for value in values:
+        if not isinstance(value, Hashable):
+            raise TypeError(
+                f"Column {name!r} has values of the type {type(value).__name__}, and a cell is to "
+                "be one number or one text. Make columns of what is in it, for example with "
+                "MultiLabelBinarizer or pandas.json_normalize, or drop it."
+            )
     return [None if v is None or v != v else v for v in values]
 
 
@@ -176,7 +183,7 @@ def _numbers(column: Any, name: str) -> np.ndarray:
     if array.dtype.kind in "biuf":
         return np.asarray(array, dtype=np.float64)
     try:
-        return np.array([np.nan if v is None else float(v) for v in _values(column)])
+        return np.array([np.nan if v is None else float(v) for v in _values(column, name)])
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"Column {name!r} had numbers in fit and now has other values ({error})."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -67,11 +67,28 @@ class SubnetworkPath(Generic[E]):
 
 def grid_of(sizes: Any, selections: Any, prior_precisions: Any) -> dict[str, list[Any]]:
     """Values of the parameters that are varied, each of which has one at least."""
-    grid = {SIZE: sizes, SELECTION: selections, PRIOR: prior_precisions}
-    for name, values in grid.items():
-        if values is not None and len(values) == 0:
-            raise ValueError(f"{name.removeprefix('subnetwork_')}s is empty; give at least one.")
-    return {name: list(values) for name, values in grid.items() if values is not None}
+    given = {SIZE: sizes, SELECTION: selections, PRIOR: prior_precisions}
+    grid = {}
+    for name, values in given.items():
+        if values is None:
+            continue
+        plural = f"{name.removeprefix('subnetwork_')}s"
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"{plural}={values!r} must be a sequence, such as [{values!r}].")
+        grid[name] = list(values)
+        if not grid[name]:
+            raise ValueError(f"{plural} is empty; give at least one.")
+    return grid
+
+
+def unfitted(estimator: E, points: list[dict[str, Any]]) -> list[E]:
+    """Estimators with the parameters of each point, which are checked."""
+    # One object for all, where a clone would make arrays of its own.
+    shared = {SELECTION: estimator.get_params(deep=False)[SELECTION]}
+    fits = [clone(estimator).set_params(**shared | point) for point in points]
+    for fit in fits:
+        fit._validate_params()
+    return fits
 
 
 def fitted_path(
@@ -79,11 +96,7 @@ def fitted_path(
 ) -> SubnetworkPath[E]:
     """Fit an estimator with all that a grid has of what follows the training of its nets."""
     points = list(ParameterGrid(grid))
-    # One object for all, where a clone would make arrays of its own.
-    shared = {SELECTION: estimator.get_params(deep=False)[SELECTION]}
-    fits = [clone(estimator).set_params(**shared | point) for point in points]
-    for fit in fits:
-        fit._validate_params()
+    fits = unfitted(estimator, points)
     weights, groups = params.get("sample_weight"), params.get("groups")
     whole = clone(estimator)  # callbacks leave nothing on the fits
     with (
@@ -255,6 +268,7 @@ class SizeSearch(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEstim
         """Score all settings, and fit with the best one: what a fit leaves."""
         estimator = self._estimator()
         grid = grid_of(self.subnetwork_sizes, self.selections, self.prior_precisions)
+        unfitted(estimator, list(ParameterGrid(grid)))  # or each fold would fail by itself
         fit_params = {name: value for name, value in params.items() if name != "groups"}
         if get_config()["enable_metadata_routing"]:
             fit_params = process_routing(self, "fit", **params).estimator.fit

@@ -170,8 +170,8 @@ class TabularNet(Documented, BaseEstimator):
 
     Parameters
     ----------
-    hidden : sequence of int, default=(64, 64)
-        Widths of the hidden layers.
+    hidden : int or sequence of int, default=(64, 64)
+        Widths of the hidden layers; a number is one layer.
     bins : int, default=8
         Most bins of a column of numbers; fewer where there are more than 128 such columns. 0 is a
         net without bins. The weights of the bins are no candidates for the posterior unless
@@ -228,7 +228,7 @@ class TabularNet(Documented, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "hidden": ["array-like"],
+        "hidden": ["array-like", Interval(Integral, 1, None, closed="left")],
         "bins": [Interval(Integral, 0, None, closed="left")],
         "bin_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -285,8 +285,9 @@ class TabularNet(Documented, BaseEstimator):
         ``examples/benchmarks/settings_study.py``.
         """
         self._validate_params()
+        _check_device(self.device)
         module = {
-            "hidden": tuple(self.hidden),
+            "hidden": _widths(self.hidden),
             "dropout": self.dropout,
             "bins": Bins.of(Z, weights, self.bins) if self.bins else None,
             "bin_dropout": self.bin_dropout,
@@ -329,6 +330,35 @@ def tabular_net(
         verbose=verbose,
         **quiet | no_scores,
     )
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    """Widths of hidden layers."""
+    if isinstance(hidden, Integral):
+        return (int(hidden),)
+    widths = tuple(hidden)
+    if not all(isinstance(width, Integral) and int(width) >= 1 for width in widths):
+        raise ValueError(
+            f"hidden={hidden!r} of TabularNet must be whole numbers of at least 1, the units of "
+            "each hidden layer, such as (64, 64), or one for a single layer."
+        )
+    return tuple(int(width) for width in widths)
+
+
+def _check_device(device: Any) -> None:
+    """Raise for a device that torch does not know, or that this machine has not."""
+    if device == "auto":
+        return
+    advice = "use device='auto' for a GPU of NVIDIA where there is one, or 'cpu'."
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is none that torch knows; {advice}") from error
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind.type == "cuda" and (kind.index or 0) >= n_gpus:
+        raise ValueError(f"device={device!r}, but torch finds {n_gpus} such here; {advice}")
+    if kind.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}, but torch finds none here; {advice}")
 
 
 def _device(device: Any) -> Any:

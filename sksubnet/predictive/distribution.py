@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -329,10 +330,11 @@ class Predictive:
         """
         self._check_regression("quantiles")
         levels = torch.as_tensor(np.asarray(q, dtype=np.float64))
-        if levels.ndim != 1 or not bool(((levels > 0) & (levels < 1)).all()):
+        within = bool(((levels > 0) & (levels < 1)).all())
+        if levels.ndim != 1 or len(levels) == 0 or not within:
             raise ValueError(
-                f"The quantiles {q!r} must be a sequence of levels above 0 and below 1, such as "
-                "(0.05, 0.95)."
+                f"The quantiles {q!r} must be a sequence of one or more levels above 0 and below "
+                "1, such as (0.05, 0.95)."
             )
         return _array(self._target_quantiles(levels))
 
@@ -592,6 +594,8 @@ class Predictive:
         >>> predictive.sample(10_000, random_state=0).std().round(1)
         np.float64(0.5)
         """
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n={n!r} must be an integer of at least 1.")
         generator = np.random.default_rng(random_state)
         if self.likelihood.task != "regression":
             levels = self.probabilities().cumsum(axis=1)[:, None]

@@ -12,6 +12,8 @@ from user_nets import (
     quick_regressor,
 )
 
+from sksubnet import MAPRegressor, TabularNet
+
 ESTIMATORS = pytest.mark.parametrize(
     ("model", "data"),
     [(quick_classifier(), iris), (quick_regressor(), diabetes)],
@@ -233,6 +235,46 @@ def test_levels_out_of_range():
     model = quick_regressor().fit(X, y)
     assert_refused(lambda: model.predict_interval(X, coverage=1.5), "coverage", "1.5")
     assert_refused(lambda: model.predict_quantiles(X, [0.5, 2.0]), "quantiles", "2")
+    assert_refused(lambda: model.predict_quantiles(X, []), "quantiles []", "one or more")
+
+
+@ESTIMATORS
+@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_numbers_of_draws(model, data, n):
+    X, y = data()
+    predictive = model.fit(X, y).predictive(X)
+    assert_refused(lambda: predictive.sample(n), f"n={n}", "integer of at least 1")
+    assert predictive.sample(np.int64(2)).shape[-1] == 2
+
+
+@ESTIMATORS
+def test_no_out_of_fold_predictions_where_there_is_one_net(model, data):
+    fresh = type(model)(**model.get_params(deep=False))
+    assert not hasattr(fresh, "out_of_fold_")
+    assert_refused(
+        lambda: fresh.out_of_fold_, type(model).__name__, "before fit", error=AttributeError
+    )
+    model.fit(*data())
+    told = ["no 'out_of_fold_'", "cv=5", "cross_val_predictive"]
+    assert_refused(lambda: model.out_of_fold_, *told, error=AttributeError)
+    assert "out_of_fold_" not in vars(model)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("cell", [["a"], {"b": 1}, np.array([1, 2])], ids=["list", "dict", "array"])
+def test_cells_that_hold_several_values(library, cell):
+    if library != "pandas" and isinstance(cell, np.ndarray):
+        cell = cell.tolist()
+    frames = pytest.importorskip(library)
+    make = frames.table if library == "pyarrow" else frames.DataFrame
+    X, y = diabetes()
+    good = make({"a": X[:, 0], "tags": ["x", "y"] * (len(X) // 2) + ["x"] * (len(X) % 2)})
+    bad = make({"a": X[:, 0], "tags": [cell] * len(X)})
+    model = MAPRegressor(TabularNet(max_epochs=1), random_state=0)
+    told = ["'tags'", f"of the type {type(cell).__name__}", "MultiLabelBinarizer"]
+    assert_refused(lambda: model.fit(bad, y), *told, error=TypeError)
+    model.fit(good, y)
+    assert_refused(lambda: model.predict(bad), *told, error=TypeError)
 
 
 @pytest.mark.filterwarnings("error")

@@ -202,6 +202,10 @@ def test_sizes_that_do_not_fit_are_refused_before_training():
     clf = quick_classifier(classifier_net(CountedMLP))
     assert_refused(lambda: subnetwork_path(clf, X, y, sizes=[4, 10**6]), "1000000", "56 candidate")
     assert_refused(lambda: subnetwork_path(clf, X, y, sizes=[]), "sizes is empty")
+    assert_refused(lambda: subnetwork_path(clf, X, y, sizes=5), "sizes=5", "[5]", error=TypeError)
+    for sizes, told in (([], "sizes is empty"), ([-1], "subnetwork_size")):
+        search = SubnetLaplaceClassifierCV(clf, subnetwork_sizes=sizes)
+        assert_refused(lambda search=search: search.fit(X, y), told)
     assert_refused(lambda: subnetwork_path(clf, X, y, sizes=[4, 2.5]), "subnetwork_size")
     assert not CountedMLP.training_passes
 

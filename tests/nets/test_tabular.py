@@ -218,3 +218,23 @@ def test_regression_drops_the_fewer_bins_the_better_it_predicts(monkeypatch):
     assert shares[0] == 0.4
     assert_allclose(shares[1:], odds / (1 + odds))
     assert shares[-1] < 0.2
+
+
+@pytest.mark.parametrize("hidden", [8, (8,), [8], np.array([8]), np.int64(8)])
+def test_a_number_is_one_hidden_layer(hidden):
+    one = MAPRegressor(TabularNet(hidden=hidden, max_epochs=2), random_state=0).fit(Z, Z[:, 0])
+    expected = MAPRegressor(TabularNet(hidden=(8,), max_epochs=2), random_state=0)
+    assert_allclose(one.predict(Z), expected.fit(Z, Z[:, 0]).predict(Z), rtol=0)
+
+
+@pytest.mark.parametrize("hidden", [(-1,), (64.0,), (64, 0), ("64",)])
+def test_widths_that_are_none_are_told(hidden):
+    message = rf"hidden=.*{hidden[-1]}.* of TabularNet must be whole numbers .* \(64, 64\)"
+    with pytest.raises(ValueError, match=message):
+        MAPRegressor(TabularNet(hidden=hidden)).fit(Z, Z[:, 0])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:-2", "mps:7"])
+def test_devices_that_are_not_there_are_told(device):
+    with pytest.raises(ValueError, match=f"device='{device}'.*use device='auto'"):
+        MAPRegressor(TabularNet(device=device)).fit(Z, Z[:, 0])
