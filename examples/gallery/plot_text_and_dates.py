@@ -55,7 +55,9 @@ print(table.head().round(1).to_string())
 IntervalCoverageDisplay.from_estimator(model, X.iloc[test], y.iloc[test], name="").plot()
 
 # %%
-# A title in other words, and a date in ten years' time, are less certain.
+# A date in ten years' time is less certain. A title in other words is not: the net sees the numbers
+# that skrub makes of its letters, and these are like those of titles that it knows. A text is only
+# as new as its encoding says.
 asked = pd.DataFrame(
     {
         "title": ["senior nurse", "astronaut", "senior nurse"],
