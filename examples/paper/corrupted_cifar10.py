@@ -1,10 +1,10 @@
 """Colour pictures that are spoilt: errors, log likelihoods and calibration by severity.
 
-    python examples/paper/corrupted_cifar10.py --quick                 # half a minute, no data
-    python examples/paper/corrupted_cifar10.py --data DIR              # about three hours
-    python examples/paper/corrupted_cifar10.py --data DIR --net resnet18 --images 5400 --seeds 1
+    python examples/paper/corrupted_cifar10.py --quick      # half a minute, no data
+    python examples/paper/corrupted_cifar10.py --data DIR   # two to three hours
+    python examples/paper/corrupted_cifar10.py --data DIR --net resnet18   # for a GPU
 
-The third experiment on images of Daxberger et al. 2021. Nets are trained on clean pictures of
+The fourth experiment of Daxberger et al. 2021. Nets are trained on clean pictures of
 CIFAR-10 and asked for others, spoilt in the thirteen ways of `corruptions.py` at severities 1 to 5;
 0 is the clean ones. Scores are means over all kinds of corruption.
 
@@ -221,7 +221,7 @@ def report(lines: list[dict[str, Any]], images: int) -> str:
 
 def main() -> None:
     parser = options(__doc__, seeds=3)
-    add_options(parser, images=4000, epochs=15, test=60)
+    add_options(parser, images=4000, epochs=50, test=60)
     arguments = parsed(parser, needs_data=True)
     if arguments.quick:
         arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 8

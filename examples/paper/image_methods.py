@@ -176,7 +176,8 @@ def over_seeds(frame: pd.DataFrame, value: str, columns: str) -> pd.DataFrame:
 
 def costs(lines: list[dict[str, Any]]) -> pd.DataFrame:
     """Seconds and prior precisions, means over the seeds."""
-    frame = pd.DataFrame(lines).groupby("method", sort=False)
+    table = pd.DataFrame(lines).astype({"prior_precision": float})
+    frame = table.groupby("method", sort=False)
     precision = frame["prior_precision"].agg(lambda values: np.exp(np.mean(np.log(values))))
     return pd.DataFrame(
         {

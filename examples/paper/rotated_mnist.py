@@ -1,10 +1,11 @@
 """Digits that are turned: errors, log likelihoods, and whether a net knows what is no digit.
 
-    python examples/paper/rotated_mnist.py --quick                      # half a minute, no data
-    python examples/paper/rotated_mnist.py --data DIR                   # about two hours
-    python examples/paper/rotated_mnist.py --data DIR --net resnet18 --images 5400 --seeds 1
+    python examples/paper/rotated_mnist.py --quick      # half a minute, no data
+    python examples/paper/rotated_mnist.py --data DIR   # half an hour on a thread of its own
+    python examples/paper/rotated_mnist.py --data DIR --net resnet18 --images 3400 --epochs 3 \\
+        --seeds 1 --test 10 --methods "subnetwork, greedy, given precision"
 
-The second experiment on images of Daxberger et al. 2021. Nets are trained on upright digits and
+The third experiment of Daxberger et al. 2021. Nets are trained on upright digits and
 asked for others, turned by 0, 15, ..., 180 degrees (`scipy.ndimage.rotate`, order 1, at the size of
 the image), and for clothes (Fashion-MNIST), which they should not be sure of. In the rejection
 curves every piece of clothing counts as an error.
@@ -168,7 +169,7 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
                 axes[1, 1].plot(means.loc[name, quantity], k, linestyle="", **drawn)
     axes[1, 1].set_yticks(range(len(means)), means.index)
     axes[1, 1].invert_yaxis()
-    axes[1, 1].set_xlabel("area under the ROC curve, clothes against digits")
+    axes[1, 1].set_xlabel("area under the ROC curve,\nclothes against digits")
     for face, quantity in (("black", "entropy"), ("white", "mutual information")):
         drawn = {"color": "black", "marker": "o", "markerfacecolor": face}
         axes[1, 1].plot([], [], linestyle="", label=quantity, **drawn)
@@ -226,7 +227,7 @@ def report(lines: list[dict[str, Any]], images: int) -> str:
 
 def main() -> None:
     parser = options(__doc__, seeds=3)
-    add_options(parser, images=2000, epochs=10, test=300)
+    add_options(parser, images=2000, epochs=10, test=200)
     arguments = parsed(parser, needs_data=True)
     if arguments.quick:
         arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 50
