@@ -147,7 +147,9 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
             colour, marker, line = STYLES[name]
             drawn = {"color": colour, "marker": marker, "linestyle": line, "markersize": 3.5}
             ax.plot(means[name].index.astype(int), means[name], linewidth=1.1, label=name, **drawn)
-        ax.set(xlabel="severity of the corruption", ylabel=label)
+        ax.set(xlabel="severity of the corruption", ylabel=label, xticks=range(6))
+        if value != "log likelihood":
+            ax.set_ylim(bottom=0)
         ax.spines[["top", "right"]].set_visible(False)
     for ax, letter in zip(axes, "abc", strict=True):
         ax.set_title(letter, loc="left", fontweight="bold")
