@@ -184,14 +184,23 @@ class SizePathDisplay:
         )
 
     @classmethod
-    @checked(score_name=TEXT)
-    def from_path(cls, path: Any, *, score_name: str = "log score of held-out rows (nats)") -> Self:
+    @checked(only=[Mapping, None], score_name=TEXT)
+    def from_path(
+        cls,
+        path: Any,
+        *,
+        only: Mapping[str, Any] | None = None,
+        score_name: str = "log score of held-out rows (nats)",
+    ) -> Self:
         """Take the log scores that a path has for rows that its nets have not seen.
 
         Parameters
         ----------
         path : SubnetworkPath
             As ``subnetwork_path`` returns it, of an estimator with folds.
+        only : mapping of str to object, default=None
+            Which of several selections or prior precisions to draw, such as
+            ``{"selection": "greedy"}``.
         score_name : str
             What the score is.
 
@@ -211,7 +220,22 @@ class SizePathDisplay:
                 "The path has no log scores, because its estimator has no folds; use cv=5, or "
                 "score path.estimators and use from_scores."
             )
-        display = cls.from_scores(path.n_weights, path.log_scores, score_name=score_name)
+        # Texts are compared, for a selection may be an array.
+        asked = {name: repr(value) for name, value in (only or {}).items()}
+        settings = [
+            {name: repr(value) for name, value in point.items() if name != "subnetwork_size"}
+            for point in path.params
+        ]
+        kept = [k for k, setting in enumerate(settings) if asked.items() <= setting.items()]
+        if len({tuple(settings[k].values()) for k in kept}) != 1:
+            there = {name: sorted({one[name] for one in settings}) for name in settings[0]}
+            raise ValueError(
+                f"only={only!r} has to leave one setting for each size, and leaves {len(kept)} "
+                f"fits; the path has {there}."
+            )
+        display = cls.from_scores(
+            path.n_weights[kept], path.log_scores[kept], score_name=score_name
+        )
         return replace(display, over="rows")
 
     def frame(self) -> Any:

@@ -140,6 +140,16 @@ def test_path_of_all_sizes_from_one_training(moons):
         SizePathDisplay.from_path(model)
     with pytest.raises(ValueError, match="fold=9 is not there; the fit has 2 nets"):
         SubnetworkDisplay.from_estimator(path.estimators[0], fold=9)
+    several = subnetwork_path(model, X[:60], y[:60], sizes=[5, 20], prior_precisions=[0.1, 10.0])
+    with pytest.raises(
+        ValueError, match=r"leaves 4 fits; .*{'prior_precision': \['0.1', '10.0'\]}"
+    ):
+        SizePathDisplay.from_path(several)
+    with pytest.raises(ValueError, match=r"only={'prior_precision': 2.0} .* leaves 0 fits"):
+        SizePathDisplay.from_path(several, only={"prior_precision": 2.0})
+    wide = [k for k, point in enumerate(several.params) if point["prior_precision"] == 0.1]
+    display = SizePathDisplay.from_path(several, only={"prior_precision": 0.1})
+    np.testing.assert_allclose(display.mean_, several.log_scores[wide].mean(axis=1))
     alone = subnetwork_path(model.set_params(cv=None), X[:60], y[:60], sizes=[5])
     with pytest.raises(ValueError, match="has no log scores, because its estimator has no folds"):
         SizePathDisplay.from_path(alone)
