@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,6 +31,24 @@ from sksubnet.nets import (
 )
 from sksubnet.posterior import Curvature
 from sksubnet.predictive import Bernoulli, Likelihood, Predictive, criterion_row_weights
+
+Predict = TypeVar("Predict", bound=Callable[..., np.ndarray])
+
+
+def of_rows_alone(predict: Predict) -> Predict:
+    """Have ``predict`` say where the uncertainty is, if asked for it as a regressor is."""
+
+    @functools.wraps(predict)
+    def checked(self: BayesianNetClassifier, X: Any, **options: Any) -> np.ndarray:
+        if options:
+            raise TypeError(
+                f"predict of {type(self).__name__} takes rows alone, without "
+                f"{', '.join(options)}: classes have no standard deviation. Their uncertainty is "
+                "in predict_proba(X), and in the entropy and mutual_information of predictive(X)."
+            )
+        return predict(self, X)
+
+    return cast(Predict, checked)
 
 
 class BayesianNetClassifier(ClassifierMixin, BayesianNet):
@@ -213,6 +233,7 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
         """
         return np.concatenate([part.probabilities() for part in self._predictives(X)])
 
+    @of_rows_alone
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each row under :meth:`predict_proba`, or its probable labels.
 

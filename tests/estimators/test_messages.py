@@ -230,6 +230,12 @@ def test_std_and_cov_at_once():
     )
 
 
+def test_a_classifier_has_no_standard_deviation():
+    model = quick_classifier().fit(*iris())
+    told = ["SubnetLaplaceClassifier", "without return_std", "predict_proba", "predictive(X)"]
+    assert_refused(lambda: model.predict(iris()[0], return_std=True), *told, error=TypeError)
+
+
 def test_levels_out_of_range():
     X, y = diabetes()
     model = quick_regressor().fit(X, y)
