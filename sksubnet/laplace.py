@@ -79,10 +79,10 @@ class SubnetLaplaceClassifier(BayesianNetClassifier, SubnetLaplace):
         Weights of the classes, multiplied into ``sample_weight``.
     cv : "auto", int, splitter, iterable or None, default="auto"
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
-        the content of the rows: stratified, equal rows in one fold, whatever their order. A
-        splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
-        holds rows out by itself. ``"auto"`` is 5 for the default net and 20 to 4000 distinct rows,
-        else ``None``.
+        the content of the rows: stratified, equal rows in one fold, whatever their order; at most
+        as many as there are distinct rows, or groups. A splitter or an iterable of (train, test) is
+        used as it is. ``None`` trains one net, which holds rows out by itself. ``"auto"`` is 5 for
+        the default net and 20 to 4000 distinct rows, else ``None``.
     refit : bool, default=False
         Predict with one net, trained on all rows for the median of the epochs that the nets of the
         folds took, with the prior and the noise that they found. It is five times as fast to
@@ -298,10 +298,10 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         deviation of the transformed target, and a net in a FrozenEstimator is one for it.
     cv : "auto", int, splitter, iterable or None, default="auto"
         Folds, each with a net that is trained on the others. An int is the number of folds, made by
-        the content of the rows: stratified, equal rows in one fold, whatever their order. A
-        splitter or an iterable of (train, test) is used as it is. ``None`` trains one net, which
-        holds rows out by itself. ``"auto"`` is 5 for the default net and 20 to 4000 distinct rows,
-        else ``None``.
+        the content of the rows: stratified, equal rows in one fold, whatever their order; at most
+        as many as there are distinct rows, or groups. A splitter or an iterable of (train, test) is
+        used as it is. ``None`` trains one net, which holds rows out by itself. ``"auto"`` is 5 for
+        the default net and 20 to 4000 distinct rows, else ``None``.
     refit : bool, default=False
         Predict with one net, trained on all rows for the median of the epochs that the nets of the
         folds took, with the prior and the noise that they found. It is five times as fast to
