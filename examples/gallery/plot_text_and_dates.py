@@ -55,9 +55,9 @@ print(table.head().round(1).to_string())
 IntervalCoverageDisplay.from_estimator(model, X.iloc[test], y.iloc[test], name="").plot()
 
 # %%
-# A date in ten years' time is less certain. A title in other words is not: the net sees the numbers
-# that skrub makes of its letters, and these are like those of titles that it knows. A text is only
-# as new as its encoding says.
+# A date in ten years' time is less certain. A title of new words is not: the net sees the numbers
+# that skrub makes of its letters, and of letters that it hardly knows it makes some near the
+# average of all titles. A text is only as strange as its encoding.
 asked = pd.DataFrame(
     {
         "title": ["senior nurse", "astronaut", "senior nurse"],
