@@ -164,7 +164,11 @@ class SubnetLaplace(BayesianNet):
             fitted = fit_in_blocks(self, ArrayBlocks.of(X, y, sample_weight), SAMPLE_ROWS)
             self.__dict__.update(fitted._all_but_parameters())
             return self
-        fit_alike([self], X, y, sample_weight, groups)
+        table = self._start_fit(X, y, sample_weight, groups)
+        seed, needed = draw_seed(self.random_state), self._needs_held_out()
+        with torch.inference_mode(False):  # in which nothing can be trained
+            nets = list(self._trained_nets(table, seed, needed=needed, check=self._check_start))
+            infer_alike([self], self._with_noise(nets), table, seed)
         return self
 
     def _n_tasks(self) -> int:
@@ -473,6 +477,11 @@ class SubnetLaplace(BayesianNet):
         rule = self.prior_precision
         return rule in HELD_OUT_RULES or (rule != "evidence" and self._noise_is_tuned())
 
+    def _check_start(self, initial: InitialNet, table: Table) -> None:
+        """Raise before training if the subnetwork or the reference inputs do not fit the net."""
+        self._check_size(initial, table)
+        self._reference_inputs(initial.net, initial.latent)
+
     def _check_size(self, initial: InitialNet, table: Table) -> None:
         """Raise before training if a full covariance over so many weights does not fit."""
         net, latent = initial.net, initial.latent
@@ -570,20 +579,25 @@ def fit_alike(
 
     def check(initial: InitialNet, table: Table) -> None:
         for fit in fits:
-            fit._check_size(initial, table)
-        first._reference_inputs(initial.net, initial.latent)
+            fit._check_start(initial, table)
 
-    with torch.inference_mode(False):  # in which nothing can be trained
+    with torch.inference_mode(False):
         for same in _grouped(fits, lambda fit: bool(splits_anyhow) or fit._needs_held_out()):
-            nets = list(
-                same[0]._trained_nets(table, seed, needed=same[0]._needs_held_out(), check=check)
-            )
-            nets = same[0]._with_noise(nets)
-            for fit in same:
-                fit.__dict__.update(same[0]._all_but_parameters())
-            refit = functools.cache(partial(same[0]._trained_on_all, table, seed))
-            for of_selection in _grouped(same, _selection_of):
-                _infer_each(of_selection, nets, table, seed, refit)
+            one, needed = same[0], same[0]._needs_held_out()
+            nets = list(one._trained_nets(table, seed, needed=needed, check=check))
+            infer_alike(same, one._with_noise(nets), table, seed)
+
+
+def infer_alike(
+    fits: Sequence[SubnetLaplace], nets: Sequence[TrainedFold], table: Table, seed: int
+) -> None:
+    """Take steps 2 to 4 for estimators of the same nets, which the first of them has trained."""
+    first = fits[0]
+    for fit in fits:
+        fit.__dict__.update(first._all_but_parameters())
+    trained_on_all = functools.cache(partial(first._trained_on_all, table, seed))
+    for same in _grouped(fits, _selection_of):
+        _infer_each(same, nets, table, seed, trained_on_all)
 
 
 def _infer_each(
