@@ -428,7 +428,7 @@ def report(lines: list[dict[str, Any]]) -> str:
     text.append(
         "Prior precision of the full posterior, by held-out rows and by the evidence: "
         + ", ".join(
-            f"{name} {p['precision']:.0f} and {p['evidence']:.2g}" for name, p in priors.items()
+            f"{name} {p['precision']:.2g} and {p['evidence']:.2g}" for name, p in priors.items()
         )
         + "."
     )

@@ -226,8 +226,10 @@ def gains(rows: pd.DataFrame, one: pd.Series, other: pd.Series) -> dict[str, str
     cells = {name: cell(values) for name, values in gain.groupby("data", sort=False)}
     cells["better on"] = f"{(means > 0).sum()} of {len(means)}"
     cells["better on splits"] = f"{(gain > 0).sum()} of {len(gain)}"
-    clear = (means > 2 * errors).sum(), (means < -2 * errors).sum()
-    return {**cells, "beyond 2 errors": "{} better, {} worse".format(*clear)}
+    if errors.notna().any():  # of data sets with two splits
+        better, worse = (means > 2 * errors).sum(), (means < -2 * errors).sum()
+        cells["beyond 2 errors"] = f"{better} better, {worse} worse"
+    return cells
 
 
 def comparisons(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -249,7 +251,8 @@ def comparisons(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
             found[f"{net} {method} - 5 nets"] = gains(rows, of(net, method), of(net, "5 nets"))
     table = pd.DataFrame({name: row for name, row in found.items() if row}).T.fillna("")
     counts = ["better on", "better on splits", "beyond 2 errors"]
-    return table[[*table.columns.drop(counts), *counts]]
+    last = [name for name in counts if name in table.columns]
+    return table[[*table.columns.drop(last), *last]]
 
 
 def report(lines: list[dict[str, Any]], shapes: tuple[Shape, ...]) -> str:
