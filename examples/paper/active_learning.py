@@ -1,7 +1,7 @@
 """Which rows to label next: those whose label the posterior would learn most from, or others?
 
-    python examples/paper/active_learning.py --data DIR               # an hour, resumable
-    python examples/paper/active_learning.py --data DIR --budget 20   # twenty minutes of it
+    python examples/paper/active_learning.py --data DIR               # 15 minutes of a core
+    python examples/paper/active_learning.py --data DIR --budget 5    # five minutes; resumable
     python examples/paper/active_learning.py --data DIR --budget 0    # only the report
     python examples/paper/active_learning.py --quick                  # only to see it run
 
@@ -21,9 +21,9 @@ where the strategy ends above that, it is the strategy's own, and the labels sav
 Before that each curve is made monotone by least squares, because a single training has luck.
 
 The model is SubnetLaplaceClassifier with three folds and quick settings (see `model_of`), a third
-of a second a fit; what it predicts with hardly differs from the default. DIR (or the environment
-variable SKSUBNET_DATA) is the folder of the data; two of the six tables are shipped with
-scikit-learn.
+of a second a fit of two classes; on cancer its log loss is that of the default net with as many
+folds, to .002 nats. DIR (or the environment variable SKSUBNET_DATA) is the folder of the data; two
+of the six tables are shipped with scikit-learn.
 """
 
 import argparse
@@ -294,7 +294,9 @@ def main() -> None:
         tables, seeds, rounds = ("cancer",), 2, 2
     wanted = jobs(tables, seeds, rounds)
     lines = carried_out(wanted, partial(measure, folder=arguments.data), arguments)
-    publish(report(lines), "Which rows to label next", arguments)
+    command = "python examples/paper/active_learning.py --data DIR"
+    done = f"{len(lines)} of {len(wanted)} curves; `{command}` runs the others.\n\n"
+    publish(done + report(lines), "Which rows to label next", arguments)
     draw(lines, arguments.output / f"{arguments.stem}.png")
 
 

@@ -1,17 +1,17 @@
 """The wheel bandit: does a draw of the function find the rare reward that a mean never looks for?
 
-    python examples/paper/bandit.py               # some hours, resumable
-    python examples/paper/bandit.py --budget 20   # twenty minutes of it
-    python examples/paper/bandit.py --seeds 3     # three seeds
-    python examples/paper/bandit.py --budget 0    # only the report
-    python examples/paper/bandit.py --quick       # a few steps, only to see it run
+    python examples/paper/bandit.py                # two hours of a core
+    python examples/paper/bandit.py --budget 20    # twenty minutes; resumable
+    python examples/paper/bandit.py --steps 1000   # half the steps, a third of the time
+    python examples/paper/bandit.py --budget 0     # only the report
+    python examples/paper/bandit.py --quick        # a few steps, only to see it run
 
 At each step there is a context, uniform in the unit disc, and one of five arms is pulled. The first
 pays 1.2 everywhere. The others pay 1.0, but outside a circle of radius delta one of them, another
 one in each quadrant, pays 50. The noise has a deviation of 0.01. That is the problem of Riquelme,
 Tucker and Snoek, "Deep Bayesian bandits showdown", ICLR 2018; the larger delta, the rarer the
-contexts in which a trial could pay. They take 80 000 steps, here it is 2000, so that the figures
-are not to be compared with theirs: with delta = 0.99 some ten contexts of a quadrant pay.
+contexts in which a trial could pay. They take 80 000 steps, here it is 2000 at most, so that the
+figures are not to be compared with theirs: with delta = 0.99 some ten contexts of a quadrant pay.
 
 One net has the context and the arm as inputs and the reward as its output. Each arm is pulled five
 times in turn; then rewards become known 25 steps at a time, and whenever there are twice as many
@@ -246,7 +246,7 @@ def report(lines: list[dict[str, Any]], steps: int) -> str:
     frame = tabled(lines)
     keys = ["delta", "seed"]
     thompson = frame[frame["strategy"] == "Thompson"].set_index(keys)["whole"]
-    paired = []
+    paired: list[pd.DataFrame] = []
     for strategy in list(STYLES)[1:]:
         other = frame[frame["strategy"] == strategy].set_index(keys)["whole"]
         gain = (thompson - other).dropna()
@@ -310,12 +310,16 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
 
 def main() -> None:
     parser = options(__doc__, seeds=10)
+    parser.add_argument("--steps", type=int, default=STEPS)
     arguments: argparse.Namespace = parsed(parser, needs_data=False)
-    deltas, seeds, steps = DELTAS, arguments.seeds, STEPS
+    deltas, seeds, steps = DELTAS, arguments.seeds, arguments.steps
     if arguments.quick:
         deltas, seeds, steps = (0.5,), 1, QUICK_STEPS
-    lines = carried_out(jobs(deltas, seeds, steps), measure, arguments)
-    publish(report(lines, steps), "The wheel bandit", arguments)
+    wanted = jobs(deltas, seeds, steps)
+    lines = carried_out(wanted, measure, arguments)
+    command = f"python examples/paper/bandit.py --steps {steps}"
+    done = f"{len(lines)} of {len(wanted)} games; `{command}` runs the others.\n\n"
+    publish(done + report(lines, steps), "The wheel bandit", arguments)
     draw(lines, arguments.output / f"{arguments.stem}.png")
 
 
