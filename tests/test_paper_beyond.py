@@ -122,6 +122,12 @@ def test_a_curve_counts_only_the_labels_that_were_asked_for(monkeypatch):
     for X in seen:
         assert len({row.tobytes() for row in X}) == len(X)
         assert {row.tobytes() for row in X} <= pool
+    # of two classes the entropy is the higher the nearer the logits are
+    for before, after in pairwise(seen):
+        added, known = after[len(before) :], {row.tobytes() for row in before}
+        left = [row for row in split_of("cancer", 0, None).X if row.tobytes() not in known]
+        nearest = np.sort([abs(row[0] - row[1]) for row in left])[:BATCH]
+        np.testing.assert_allclose(np.sort(np.abs(added[:, 0] - added[:, 1])), nearest)
     test_y = split_of("cancer", 0, None).test_y
     expected = log_loss(test_y, np.full((len(test_y), 2), 0.5))
     np.testing.assert_allclose(found["losses"], expected)
