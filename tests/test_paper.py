@@ -1,6 +1,5 @@
 """What the experiments of the paper compute by themselves, against other implementations."""
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +17,7 @@ from sksubnet import SubnetLaplaceClassifier
 PAPER = Path(__file__).parent.parent / "examples" / "paper"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """The folder of the scripts, which find each other by it, for these tests alone."""
-    path, modules = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(PAPER))
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if str(PAPER.parent) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("paper_scripts")
 
 
 @pytest.fixture

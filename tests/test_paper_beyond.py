@@ -1,6 +1,5 @@
 """What the experiments beyond the paper compute by themselves, against numbers made by hand."""
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +15,7 @@ from sksubnet.predictive import Categorical, Predictive
 PAPER = Path(__file__).parent.parent / "examples" / "paper"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """The folder of the scripts, which find each other by it, for these tests alone."""
-    path, modules = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(PAPER))
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if str(PAPER.parent) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("paper_scripts")
 
 
 # ---- active learning ----------------------------------------------------------------------------

@@ -19,8 +19,7 @@ LEAVE_ONE_COLOUR += ("elastic", "pixelate")
 
 
 @pytest.fixture
-def paper(monkeypatch):
-    monkeypatch.syspath_prepend(str(PAPER))
+def paper(paper_scripts):
     return importlib.import_module
 
 
