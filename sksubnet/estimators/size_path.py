@@ -64,6 +64,18 @@ class SubnetworkPath(Generic[E]):
     prior_precisions: np.ndarray
     log_scores: np.ndarray | None
 
+    def __repr__(self) -> str:
+        means = [""] * len(self.params)
+        if self.log_scores is not None:
+            means = [f", mean log score {mean:.4g}" for mean in self.log_scores.mean(axis=1)]
+        fits = zip(self.params, self.n_weights, self.prior_precisions, means, strict=True)
+        lines = [
+            f"{', '.join(f'{name}={value!r}' for name, value in params.items())}: {n_weights:g} "
+            f"weights, prior precision {precision:.4g}{mean}"
+            for params, n_weights, precision, mean in fits
+        ]
+        return "\n  ".join([f"{type(self).__name__} of {len(lines)} fits", *lines])
+
 
 def grid_of(sizes: Any, selections: Any, prior_precisions: Any) -> dict[str, list[Any]]:
     """Values of the parameters that are varied, each of which has one at least."""

@@ -1,6 +1,7 @@
 """Paths over sizes against separate fits, and the searches against GridSearchCV."""
 
 import pickle
+from dataclasses import replace
 
 import dense
 import numpy as np
@@ -47,6 +48,7 @@ from sksubnet import (
 )
 from sksubnet.displays import SizePathDisplay
 from sksubnet.estimators import curved, size_path
+from sksubnet.estimators.size_path import SubnetworkPath
 from sksubnet.metrics import neg_gaussian_nll_scorer
 from sksubnet.posterior import kinds
 from sksubnet.posterior.cholesky import CholeskyPosterior
@@ -194,6 +196,24 @@ def test_log_scores_are_those_of_the_rows_out_of_fold():
         probabilities = fit.out_of_fold_.probabilities()
         at = [fit.classes_.tolist().index(label) for label in labels]
         assert_allclose(scores, np.log(probabilities[np.arange(len(y)), at]))
+
+
+def test_path_says_what_each_fit_has():
+    path = SubnetworkPath(
+        params=[{"subnetwork_size": 20}, {"subnetwork_size": "all", "selection": "swag"}],
+        sizes=[20, "all"],
+        estimators=[None, None],
+        n_weights=np.array([20.0, 57.5]),
+        prior_precisions=np.array([1.25, 3e4]),
+        log_scores=np.array([[-1.0, -2.0], [-0.5, -1.0]]),
+    )
+    assert repr(path) == (
+        "SubnetworkPath of 2 fits\n"
+        "  subnetwork_size=20: 20 weights, prior precision 1.25, mean log score -1.5\n"
+        "  subnetwork_size='all', selection='swag': 57.5 weights, prior precision 3e+04, "
+        "mean log score -0.75"
+    )
+    assert "log score" not in repr(replace(path, log_scores=None))
 
 
 def test_sizes_that_do_not_fit_are_refused_before_training():
