@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,25 +49,24 @@ def fitted(models: Any, name: str | None) -> dict[str, Any]:
 def regressors(display: type, models: Any, name: str | None, other: str) -> dict[str, Any]:
     """Fitted regressors by name; ``other`` is the display for classifiers."""
     found = fitted(models, name)
-    for model in found.values():
-        if hasattr(model, "fit") and is_classifier(model):
-            raise TypeError(
-                f"{display.__name__} is for regressors, and {_class_name(model)} is a classifier; "
-                f"use {other}."
-            )
+    _refuse(is_classifier, found, f"{display.__name__} is for regressors", "classifier", other)
     return found
 
 
 def classifiers(display: type, models: Any, name: str | None, other: str) -> dict[str, Any]:
     """Fitted classifiers by name; ``other`` is the display for regressors."""
     found = fitted(models, name)
-    for model in found.values():
-        if hasattr(model, "fit") and is_regressor(model):
-            raise TypeError(
-                f"{display.__name__} is for classifiers, and {_class_name(model)} is a regressor; "
-                f"use {other}."
-            )
+    _refuse(is_regressor, found, f"{display.__name__} is for classifiers", "regressor", other)
     return found
+
+
+def _refuse(
+    is_other: Callable[[Any], bool], models: dict[str, Any], what_for: str, kind: str, other: str
+) -> None:
+    """Refuse estimators of the other task, whose display is ``other``."""
+    for model in models.values():
+        if hasattr(model, "fit") and is_other(model):
+            raise TypeError(f"{what_for}, and {_class_name(model)} is a {kind}; use {other}.")
 
 
 def _class_name(model: Any) -> str:
