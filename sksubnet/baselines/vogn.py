@@ -17,11 +17,9 @@ from sksubnet.estimators import (
     InitialNet,
     Table,
     TrainedFold,
-    as_read,
-    criterion_weighted,
     savable,
 )
-from sksubnet.nets import TrainedNet, draws_nothing, is_frozen
+from sksubnet.nets import TrainedNet, is_frozen
 from sksubnet.sampling import draw_weights, vogn
 
 
@@ -61,21 +59,9 @@ class VOGN(NetDraws):
                 "trained weights."
             )
         for start in starts:
-            initial, net = start.initial, start.initial.net
+            initial = start.initial
             self._check_reading(initial, table)
-            train, held_out = start.rows_of(table)
-            train, held_out = as_read(train, net), held_out and as_read(held_out, net)
-            trained = TrainedNet(
-                module=initial.latent.module,
-                latent=initial.latent,
-                likelihood=initial.likelihood,
-                n_outputs=initial.n_outputs,
-                train=criterion_weighted(train, net.criterion_),
-                held_out=held_out and criterion_weighted(held_out, net.criterion_),
-                seed=start.seed,
-                stream=initial.stream,
-                draws_nothing=draws_nothing(net),
-            )
+            trained = start.with_rows(table, initial.latent, initial.stream)
             yield TrainedFold(initial, trained, start.fold.held_out)
 
     def _draws_of(self, trained: TrainedNet, initial: InitialNet) -> DrawnFrom:

@@ -14,10 +14,7 @@ from sksubnet.estimators.base import (
     InitialNet,
     TrainedFold,
     all_or_nothing,
-    as_read,
-    criterion_weighted,
     draw_seed,
-    rows_of,
 )
 from sksubnet.estimators.blocks import Block, fit_in_blocks
 from sksubnet.estimators.classifier import BayesianNetClassifier
@@ -49,10 +46,8 @@ __all__ = [
     "Table",
     "TrainedFold",
     "all_or_nothing",
-    "as_read",
     "asked",
     "cores",
-    "criterion_weighted",
     "draw_seed",
     "fit_in_blocks",
     "fitted_path",
@@ -61,7 +56,6 @@ __all__ = [
     "keep",
     "load",
     "mixed_moments",
-    "rows_of",
     "savable",
     "work_of_batch",
 ]

@@ -151,6 +151,24 @@ class InitialFold:
         held_out = rows[self.fold.held_out] if len(self.fold.held_out) else None
         return rows[self.fold.train], held_out
 
+    def with_rows(
+        self, table: Table, latent: Latent, stream: RandomStream | None = None
+    ) -> TrainedNet:
+        """Give the net at its present weights, and the rows of the table as it reads them."""
+        net, (train, held_out) = self.initial.net, self.rows_of(table)
+        train, held_out = as_read(train, net), held_out and as_read(held_out, net)
+        return TrainedNet(
+            module=latent.module,
+            latent=latent,
+            likelihood=self.initial.likelihood,
+            n_outputs=self.initial.n_outputs,
+            train=criterion_weighted(train, net.criterion_),
+            held_out=held_out and criterion_weighted(held_out, net.criterion_),
+            seed=self.seed,
+            stream=stream,
+            draws_nothing=draws_nothing(net),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
@@ -560,20 +578,9 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
     def _trained_net(self, start: InitialFold, table: Table) -> TrainedNet:
         """Give the net of a fold and its rows after the training."""
         net = start.initial.net
-        train, held_out = start.rows_of(table)
-        train, held_out = as_read(train, net), held_out and as_read(held_out, net)
         latent = latent_of(net)
         latent.module.eval()
-        trained = TrainedNet(
-            module=latent.module,
-            latent=latent,
-            likelihood=start.initial.likelihood,
-            n_outputs=start.initial.n_outputs,
-            train=criterion_weighted(train, net.criterion_),
-            held_out=held_out and criterion_weighted(held_out, net.criterion_),
-            seed=start.seed,
-            draws_nothing=draws_nothing(net),
-        )
+        trained = start.with_rows(table, latent)
         if is_frozen(self.net):
             check_frozen(trained)
         else:
