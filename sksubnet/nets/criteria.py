@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,13 @@ class BatchWeights:
 
     values: Tensor | None = None
     are_used: bool = True
+    are_needed: bool = True
     were_left: bool = False
 
     def leave(self, values: Tensor) -> None:
         """Leave the weights (B,) of the batch that is handed out next."""
         self.check_used()
-        self.values, self.are_used, self.were_left = values, False, True
+        self.values, self.are_used, self.were_left = values, not self.are_needed, True
 
     def take(self) -> Tensor | None:
         """Return the weights of the batch, any number of times; ``None`` is one for each row."""
@@ -34,6 +36,15 @@ class BatchWeights:
         """Forget the last batch."""
         self.check_used()
         self.values = None
+
+    def beside(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield batches that perhaps are predicted only, while another one may be in training."""
+        before = self.values, self.are_used, self.are_needed
+        self.are_used, self.are_needed = True, False
+        try:
+            yield from batches
+        finally:
+            self.values, self.are_used, self.are_needed = before
 
     def check_used(self) -> None:
         """Raise if the loss of a batch was computed without its weights."""

@@ -116,9 +116,10 @@ class RowLoader:
         batch_size: int = 1,
         shuffle: bool = False,
         drop_last: bool = False,
+        evaluates: bool = False,
         **options: Any,
     ) -> None:
-        self.dataset, self.batch_size = dataset, batch_size
+        self.dataset, self.batch_size, self.evaluates = dataset, batch_size, evaluates
         self.shuffle, self.drop_last, self.options = shuffle, drop_last, options
 
     def __iter__(self) -> Iterator[Any]:
@@ -128,7 +129,8 @@ class RowLoader:
             "drop_last": self.drop_last,
         }
         if isinstance(self.dataset, RowDataset):
-            return self.dataset.batches(**how)
+            batches, weights = self.dataset.batches(**how), self.dataset.batch_weights
+            return weights.beside(batches) if self.evaluates and weights is not None else batches
         return iter(DataLoader(self.dataset, **how, **self.options))
 
     def __len__(self) -> int:
@@ -165,8 +167,10 @@ class WeightedDataset(torch.utils.data.Dataset[Any]):
 class WeightedLoader:
     """A user's loader that leaves the weights of each batch of a ``WeightedDataset``."""
 
-    def __init__(self, loader: Callable[..., Any], dataset: Any, **options: Any) -> None:
-        self.loader, self.dataset = loader(dataset, **options), dataset
+    def __init__(
+        self, loader: Callable[..., Any], dataset: Any, *, evaluates: bool, **options: Any
+    ) -> None:
+        self.loader, self.dataset, self.evaluates = loader(dataset, **options), dataset, evaluates
 
     def __getattr__(self, name: str) -> Any:
         if name == "loader":
@@ -181,14 +185,17 @@ class WeightedLoader:
         while isinstance(dataset, Subset):
             dataset = dataset.dataset
         if not isinstance(dataset, WeightedDataset):
-            yield from self.loader
-            return
+            return iter(self.loader)
+        batches = self._batches(dataset)
+        return dataset.batch_weights.beside(batches) if self.evaluates else batches
+
+    def _batches(self, dataset: WeightedDataset) -> Iterator[Any]:
         dataset.fetched.clear()
         for batch in self.loader:
             if not dataset.fetched:
                 raise ValueError(
                     "sample_weight needs batches that are read in this process; set "
-                    "iterator_train__num_workers=0 on the net."
+                    "iterator_train__num_workers=0 and iterator_valid__num_workers=0 on the net."
                 )
             dataset.batch_weights.leave(dataset.weights[dataset.fetched])
             yield batch

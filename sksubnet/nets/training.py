@@ -174,7 +174,10 @@ def fit_net(
     weights = BatchWeights()
     with stream.around(known=draws_nothing(net)) as generator, contextlib.ExitStack() as loans:
         if _loads_plainly(net):
-            loaders: Any = {"iterator_train": RowLoader, "iterator_valid": RowLoader}
+            loaders: Any = {
+                "iterator_train": RowLoader,
+                "iterator_valid": partial(RowLoader, evaluates=True),
+            }
             of_rows: Any = partial(
                 RowDataset, generator=generator, batch_weights=weights if weighted else None
             )
@@ -189,8 +192,9 @@ def fit_net(
             of_rows = partial(_user_dataset, net)
             if weighted:
                 of_rows = partial(_weighted_user_dataset, net, weights)
-                for name in ("iterator_train", "iterator_valid"):
-                    loaders[name] = partial(WeightedLoader, getattr(net, name))
+                for name, evaluates in (("iterator_train", False), ("iterator_valid", True)):
+                    loader = getattr(net, name)
+                    loaders[name] = partial(WeightedLoader, loader, evaluates=evaluates)
         loans.enter_context(threads_for(_work_of_batch(net, train)))
         if isinstance(train, BlockedRows):
             dataset = BlockDataset(train, generator, weights if weighted else None)

@@ -11,8 +11,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Checkpoint, Freezer, InputShapeSetter
+from skorch.dataset import Dataset, ValidSplit
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, default_collate
 from user_nets import (
     MLP,
     FlatMLP,
@@ -114,6 +115,119 @@ def test_weights_that_would_have_no_effect_are_refused(net_class):
         "sample_weight",
         "no effect",
         "Fit without",
+    )
+
+
+class OwnDataset(Dataset):
+    """Reads rows as skorch's does, but is the user's, and so is read by torch's loader."""
+
+
+class Asks(Callback):
+    """Predicts rows at some event, as a score without the predictions of the epoch does."""
+
+    def __init__(self, event, rows):
+        self.event, self.rows = event, rows
+
+    def notice(self, event, net):
+        if event == self.event:
+            net.history.record("n_predicted", len(net.predict(self.rows(self.dataset_))))
+
+    def on_epoch_begin(self, net, dataset_train=None, **_):
+        self.dataset_ = dataset_train
+
+    def on_batch_begin(self, net, **_):
+        self.notice("batch begin", net)
+
+    def on_batch_end(self, net, **_):
+        self.notice("batch end", net)
+
+    def on_epoch_end(self, net, **_):
+        self.notice("epoch end", net)
+
+
+ROWS_OF = {
+    "all": (lambda dataset: dataset, 120),
+    "some": (lambda dataset: Subset(dataset, [2, 9]), 2),
+    "others": (lambda dataset: iris()[0][:7], 7),
+}
+
+
+@pytest.mark.parametrize("dataset", [Dataset, OwnDataset])
+@pytest.mark.parametrize("rows", ROWS_OF)
+@pytest.mark.parametrize("event", ["batch begin", "batch end", "epoch end"])
+def test_a_callback_may_predict_rows_in_a_weighted_training(event, rows, dataset):
+    X, y = iris()
+    options = {"dataset": dataset, "train_split": ValidSplit(5), "max_epochs": 2}
+    take, n_rows = ROWS_OF[rows]
+    plain, asked = (
+        quick_classifier(classifier_net(callbacks=callbacks, **options))
+        .fit(X, y, sample_weight=np.geomspace(0.1, 5, len(y)))
+        .net_.history
+        for callbacks in (None, [Asks(event, take)])
+    )
+    losses = ("train_loss", "valid_loss")
+    assert_array_equal(asked[:, losses], plain[:, losses])
+    assert asked[:, "n_predicted"] == [n_rows, n_rows]
+
+
+class Counts(Callback):
+    """Asks the loader of the epoch how many batches there are."""
+
+    def on_epoch_begin(self, net, dataset_train=None, **_):
+        loader = net.get_iterator(dataset_train, training=True)
+        net.history.record("expected", (len(loader), loader.batch_size))
+
+
+@pytest.mark.parametrize(("batch_size", "drop_last", "n_batches"), [
+    (64, False, 3), (64, True, 2), (50, False, 3), (50, True, 3), (-1, False, 1)
+])  # fmt: skip
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loaders_know_their_batches(weighted, batch_size, drop_last, n_batches):
+    X, y = iris()
+    options = {"batch_size": batch_size, "iterator_train__drop_last": drop_last, "max_epochs": 2}
+    weights = np.linspace(1, 2, len(y)) if weighted else None
+    histories = [
+        quick_classifier(classifier_net(dataset=dataset, callbacks=[Counts()], **options))
+        .fit(X, y, weights)
+        .net_.history
+        for dataset in (Dataset, OwnDataset)
+    ]
+    for history in histories:
+        size = 150 if batch_size == -1 else batch_size
+        assert history[:, "expected"] == [(n_batches, size)] * 2
+        assert history[:, "train_batch_count"] == [n_batches] * 2
+    assert_array_equal(*(history[:, "train_loss"] for history in histories))
+
+
+class RowByRow:
+    """A loader of the user's, which asks for one row at a time."""
+
+    def __init__(self, dataset, batch_size):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __iter__(self):
+        for rows in torch.arange(len(self.dataset)).split(self.batch_size):
+            yield default_collate([self.dataset[int(i)] for i in rows])
+
+
+def test_weights_of_rows_that_are_read_one_by_one():
+    X, y = iris()
+    weights = np.geomspace(0.1, 5, len(y))
+    own = {"iterator_train": RowByRow, "iterator_valid": RowByRow}
+    found, expected = (
+        quick_classifier(classifier_net(**options)).fit(X, y, weights).predict_proba(X)
+        for options in (own, {})
+    )
+    assert_allclose(found, expected, atol=1e-12)
+
+
+def test_weights_of_rows_that_other_processes_read():
+    X, y = iris()
+    net = classifier_net(dataset=OwnDataset, iterator_train__num_workers=1)
+    assert_refused(
+        lambda: quick_classifier(net).fit(X, y, sample_weight=np.linspace(1, 2, len(y))),
+        "sample_weight needs batches that are read in this process",
+        "iterator_train__num_workers=0",
     )
 
 
