@@ -139,11 +139,12 @@ def predict(estimator: Any, X: Any, method: str = "predict", **options: Any) -> 
     if options.get("return_cov"):
         raise ValueError("return_cov is between all rows, which blocks do not know of each other.")
     parts, lengths, example = _parts(X)
-    made = _called(estimator, method, options, example)
+    made = getattr(estimator, method)(example, **options)
     several = isinstance(made, tuple)
-    shapes = [(one.shape[1:], one.dtype) for one in (made if several else (made,))]
+    nothing = tuple(one[:0] for one in made) if several else made[:0]
+    shapes = [(one.shape[1:], one.dtype) for one in (nothing if several else (nothing,))]
     shared = dask.delayed(estimator)
-    results = [dask.delayed(_called)(shared, method, options, part) for part in parts]
+    results = [dask.delayed(_called)(shared, method, options, part, nothing) for part in parts]
 
     def joined(k: int) -> Any:
         shape, dtype = shapes[k]
@@ -232,12 +233,9 @@ def _block(X: Any, y: Any, weights: Any) -> Block:
     return Block(X, y, weights)
 
 
-def _called(estimator: Any, method: str, options: dict[str, Any], X: Any) -> Any:
-    """Call a method; an empty partition gives no rows."""
-    if len(X):
-        return getattr(estimator, method)(X, **options)
-    made = getattr(estimator, method)(_example(X), **options)
-    return tuple(one[:0] for one in made) if isinstance(made, tuple) else made[:0]
+def _called(estimator: Any, method: str, options: dict[str, Any], X: Any, nothing: Any) -> Any:
+    """Call a method; an empty partition gives nothing."""
+    return getattr(estimator, method)(X, **options) if len(X) else nothing
 
 
 def _parts(collection: Any, lengths: list[float] | None = None) -> tuple[list[Any], Any, Any]:
@@ -262,13 +260,6 @@ def _parts(collection: Any, lengths: list[float] | None = None) -> tuple[list[An
         f"A {type(collection).__name__} is no dask array or dataframe; make one by "
         "dask.array.from_array, or call the estimator's own method."
     )
-
-
-def _example(X: Any) -> Any:
-    """Make a row like those of an empty block."""
-    if not hasattr(X, "iloc"):
-        return np.zeros((1, *X.shape[1:]), dtype=X.dtype)
-    return _dask("dataframe.utils").meta_nonempty(X)
 
 
 def _dask(part: str | None = None) -> Any:

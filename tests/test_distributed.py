@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import PowerTransformer
 from user_nets import binary_net, classifier_net, regressor_net
 
 from sksubnet import MAPRegressor, SubnetLaplaceClassifier, SubnetLaplaceRegressor
@@ -33,6 +34,8 @@ TARGETS = np.column_stack([Y, X[:, 2] - Y])
 LABELS = np.array(["low", "middle", "high"])[np.digitize(Y, [-0.7, 0.7])]
 CODES = np.unique(LABELS, return_inverse=True)[1]
 WEIGHTS = RNG.integers(0, 3, size=900).astype(float)
+LATE = np.where(np.arange(900) < 500, 0, WEIGHTS)
+HOLE = np.where(np.arange(2700).reshape(900, 3) == 2401, np.nan, X)
 
 LAPLACE = {"subnetwork_size": 20, "selection": "magnitude", "random_state": 0}
 FEW = {"sample_rows": 100}
@@ -76,7 +79,7 @@ def assert_same_posterior(one: Any, other: Any) -> None:
         {"prior_precision": "evidence", "dtype": "float32"},
     ],
 )
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("weights", [None, WEIGHTS, LATE], ids=["ones", "some 0", "blocks of 0"])
 def test_a_regressor_is_that_of_rows_in_one_place(of_targets, options, weights):
     model = SubnetLaplaceRegressor(of_targets, **LAPLACE, **options)
     local = model.fit(X, TARGETS, weights)
@@ -160,8 +163,37 @@ def test_frames_come_and_arrays_go(of_targets):
     expected = apart.predict(frame, return_std=True)
     assert_allclose(mean.compute(), expected[0], rtol=1e-12)
     assert_allclose(std.compute(), expected[1], rtol=1e-12)
-    none = parts[parts["a"] > 1.0]  # some partitions may be empty, and their lengths are unknown
-    assert_allclose(predict(apart, none).compute(), apart.predict(frame[X[:, 0] > 1.0]), rtol=1e-12)
+    some = parts[parts["a"] > 1.0]  # the lengths of partitions are unknown
+    assert_allclose(predict(apart, some).compute(), apart.predict(frame[X[:, 0] > 1.0]), rtol=1e-12)
+
+
+def test_rows_without_weight_say_nothing():
+    targets = np.exp(Y)
+    found = []
+    for y in (targets, np.where(LATE > 0, targets, -1.0)):  # which has no logarithm
+        model = SubnetLaplaceRegressor(
+            regressor_net(max_epochs=2), target_transform="log", **LAPLACE
+        )
+        found.append(fit(model, blocks(X), blocks(y), blocks(LATE), **FEW))
+    assert_allclose(found[1]._y_mean, [np.average(Y, weights=LATE)], rtol=1e-10)
+    assert_array_equal(*(model.predict(X) for model in found))
+
+
+def test_empty_partitions_change_nothing(of_targets):
+    pandas, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    parts = dd.from_pandas(
+        pandas.DataFrame(np.c_[X, TARGETS], columns=list("abcyz")), npartitions=3
+    )
+    nowhere = parts[parts["a"] > 100]
+    several = dd.concat([nowhere, parts, nowhere])
+    rows, targets = several[["a", "b", "c"]], several[["y", "z"]]
+    model = SubnetLaplaceRegressor(of_targets, prior_precision="evidence", **LAPLACE)
+    local = model.fit(pandas.DataFrame(X, columns=list("abc")), TARGETS)
+    apart = fit(model, rows, targets, **FEW)
+    assert_same_posterior(local, apart)
+    assert_allclose(predict(apart, rows).compute(), local.predict(rows.compute()), rtol=1e-8)
+    empty = predict(apart, nowhere[["a", "b", "c"]], return_std=True)
+    assert [one.compute().shape for one in empty] == [(0, 2), (0, 2)]
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba"])
@@ -174,21 +206,60 @@ def test_predictions_are_lazy_and_those_of_the_estimator(of_classes, method):
     assert_array_equal(found.compute(), expected)
 
 
-def test_what_needs_all_rows_is_refused(of_targets):
-    X_blocks, y_blocks = blocks(X), blocks(Y)
-    with pytest.raises(ValueError, match="cv=3"):
-        fit(SubnetLaplaceRegressor(cv=3), X_blocks, y_blocks)
-    with pytest.raises(TypeError, match="MAPRegressor"):
-        fit(MAPRegressor(), X_blocks, y_blocks)
-    with pytest.raises(TypeError, match="ndarray is no dask array"):
-        fit(SubnetLaplaceRegressor(), X, y_blocks)
-    with pytest.raises(ValueError, match="rows"):
-        fit(SubnetLaplaceRegressor(), X_blocks, y_blocks[:-1])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": SubnetLaplaceRegressor(cv=3)}, ValueError, "cv=3 is for rows in one place"),
+        (
+            {"model": SubnetLaplaceRegressor(target_transform=PowerTransformer())},
+            ValueError,
+            "target_transform is fitted on rows in one place; use 'log' or None",
+        ),
+        (
+            {
+                "model": SubnetLaplaceRegressor(target_transform="log", random_state=0),
+                "y": blocks(np.where(np.arange(900) == 755, -1.0, np.exp(Y))),
+            },
+            ValueError,
+            "target_transform='log' needs targets above 0, but 1 of the 150 in y are not",
+        ),
+        ({"model": MAPRegressor()}, TypeError, "estimator is a MAPRegressor"),
+        ({"X": X}, TypeError, "ndarray is no dask array"),
+        ({"y": blocks(Y[:-1])}, ValueError, "X has 900 rows, but y or sample_weight 899"),
+        ({"X": blocks(HOLE)}, ValueError, "NaN"),
+        ({"sample_rows": 1}, ValueError, "sample_rows=1 must be at least 2"),
+        ({"sample_weight": blocks(-WEIGHTS)}, ValueError, "Negative values in .*sample_weight"),
+    ],
+)
+def test_refused(options, error, message):
+    given = {"model": SubnetLaplaceRegressor(regressor_net()), "X": blocks(X), "y": blocks(Y)}
+    model, *rows = ({**given, **options}.pop(name) for name in given)
+    others = {name: value for name, value in options.items() if name not in given}
+    with pytest.raises(error, match=message):
+        fit(model, *rows, **{**FEW, **others})
+
+
+def test_partitions_that_do_not_belong_together_are_refused():
+    pandas, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    model = SubnetLaplaceRegressor(regressor_net())
+    rows, targets = dd.from_pandas(pandas.DataFrame(X), npartitions=3), pandas.Series(Y)
+    with pytest.raises(ValueError, match="y has 2 blocks, but X has 3; give both the same"):
+        fit(model, rows, dd.from_pandas(targets, npartitions=2))
+    with pytest.raises(ValueError, match="A block of X has 300 rows, and that of y has 200"):
+        fit(model, rows, dd.from_pandas(targets[:600], npartitions=3))
+
+
+def test_covariances_between_all_rows_are_refused(of_targets):
     model = SubnetLaplaceRegressor(of_targets, prior_precision=1.0, noise=1.0, **LAPLACE)
-    with pytest.raises(ValueError, match="return_cov"):
-        predict(model.fit(X, TARGETS), X_blocks, return_cov=True)
-    with pytest.raises(ValueError, match="NaN"):
-        fit(model, blocks(np.where(np.arange(900) == 800, np.nan, X.T).T), blocks(TARGETS), **FEW)
+    with pytest.raises(ValueError, match="return_cov is between all rows"):
+        predict(model.fit(X, TARGETS), blocks(X), return_cov=True)
+
+
+@pytest.mark.parametrize("missing", ["dask", "dask.array"])
+def test_dask_that_is_missing_is_named(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"pip install 'sksubnet\[distributed\]'"):
+        fit(SubnetLaplaceRegressor(), X, Y)
 
 
 def test_dask_is_imported_when_it_is_used():

@@ -35,6 +35,7 @@ from sksubnet.estimators.jobs import cores, work_of_batch
 from sksubnet.estimators.noise import constant_noise, squared_residuals
 from sksubnet.estimators.regressor import BayesianNetRegressor
 from sksubnet.estimators.table_kinds import plain_targets
+from sksubnet.estimators.target_transform import fit_target_transform
 from sksubnet.estimators.updating import read_rows
 from sksubnet.jacobian import JacobianPlan, threads_for
 from sksubnet.nets import (
@@ -173,13 +174,10 @@ class Facts:
     def of(cls, index: int, block: Block, *, classify: bool) -> Facts:
         """Facts of one block."""
         weights = _weights(block)
-        check_array(
-            weights,
-            ensure_2d=False,
-            ensure_non_negative=True,
-            input_name="sample_weight",
-            ensure_min_samples=0,
-        )
+        if len(block):
+            check_array(
+                weights, ensure_2d=False, ensure_non_negative=True, input_name="sample_weight"
+            )
         of_class = {}
         if classify and np.ndim(block.y) == 1:
             labels, first, codes = np.unique(block.y, return_index=True, return_inverse=True)
@@ -454,9 +452,13 @@ def _residuals(reader: Reader, index: int, block: Block) -> Sums | None:
 
 def _moments(model: BayesianNetRegressor, index: int, block: Block) -> Moments:
     """Moments of the targets of a block, as the net is trained on them."""
-    y, weights = np.asarray(block.y, np.float64).reshape(len(block), -1), _weights(block)
-    if model.target_transform_ is not None:
-        y = model.target_transform_.forward(y)
+    block = block.rows(np.flatnonzero(_weights(block)))
+    y, weights = np.asarray(block.y, np.float64), _weights(block)
+    if y.ndim == 1:
+        y = y[:, None]
+    transform = fit_target_transform(model.target_transform, y)
+    if transform is not None:
+        y = transform.forward(y)
     weight = weights.sum()
     if not weight:
         return Moments(0.0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
