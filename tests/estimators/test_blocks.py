@@ -7,6 +7,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import PowerTransformer
 from user_nets import classifier_net, regressor_net
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor, TabularNet
@@ -181,6 +183,30 @@ def test_what_a_fit_in_one_piece_refuses_is_refused(small_blocks):
         model.fit(X, Y, 0 * WEIGHTS)
     with pytest.raises(ValueError, match="NaN"):
         model.fit(X, np.where(np.arange(500) == 77, np.nan, Y))
+
+
+@pytest.mark.filterwarnings("ignore:groups are ignored")
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"cv": 2}, {}),
+        ({"cv": KFold(3)}, {}),
+        ({"memory": "folder"}, {}),
+        ({"target_transform": PowerTransformer()}, {}),
+        ({}, {"groups": np.arange(500) % 5}),
+    ],
+    ids=["folds", "splitter", "memory", "transformer", "groups"],
+)
+def test_what_blocks_cannot_do_is_fitted_in_one_piece(request, tmp_path, options, rows):
+    if "memory" in options:
+        options = {"memory": str(tmp_path)}
+    model = SubnetLaplaceRegressor(regressor_net(max_epochs=2), **{**LAPLACE, **options})
+    expected = model.fit(X, Y, **rows).predict(X, return_std=True)
+    request.getfixturevalue("small_blocks")
+    for one, other in zip(
+        model.fit(X, Y, **rows).predict(X, return_std=True), expected, strict=True
+    ):
+        assert_array_equal(one, other)
 
 
 def test_parameters_come_back_as_they_were(small_blocks):
