@@ -19,7 +19,7 @@ from sksubnet.estimators.base import (
 from sksubnet.estimators.blocks import Block, fit_in_blocks
 from sksubnet.estimators.classifier import BayesianNetClassifier
 from sksubnet.estimators.fitted import FORWARD_ROWS, FittedNet, mixed_moments
-from sksubnet.estimators.folds import Fold, Table
+from sksubnet.estimators.folds import Table
 from sksubnet.estimators.jobs import cores, in_jobs, work_of_batch
 from sksubnet.estimators.options import FOLD_OPTIONS
 from sksubnet.estimators.packing import Form, keep
@@ -36,7 +36,6 @@ __all__ = [
     "BayesianNetRegressor",
     "Block",
     "FittedNet",
-    "Fold",
     "Form",
     "InitialFold",
     "InitialNet",
