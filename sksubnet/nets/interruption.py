@@ -15,11 +15,14 @@ from typing import Any
 from skorch import NeuralNet
 
 
-def fit_until_stopped(net: NeuralNet, dataset: Any) -> None:
-    """Run the epochs of an initialised net; what interrupts them goes on to the caller."""
+def fit_until_stopped(net: NeuralNet, dataset: Any, y: Any = None) -> None:
+    """Run the epochs of an initialised net; what interrupts them goes on to the caller.
+
+    ``y`` are the targets where the net's own split asks for them.
+    """
     with _noticing_ctrl_c() as pressed:
         try:
-            net.fit_loop(dataset)
+            net.fit_loop(dataset, y)
         except KeyboardInterrupt as stop:
             if not _raised_in_notify(stop) or any(error in pressed for error in _causes(stop)):
                 raise

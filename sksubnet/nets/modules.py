@@ -28,9 +28,7 @@ def settle(net: NeuralNet, dtype: torch.dtype) -> None:
     The parameters stay the same objects, so that the optimiser keeps them.
     """
     for name in net._modules + net._criteria:
-        part = uncompiled(getattr(net, f"{name}_"))
-        if isinstance(part, nn.Module):
-            setattr(net, f"{name}_", part.to(dtype))
+        setattr(net, f"{name}_", uncompiled(getattr(net, f"{name}_")).to(dtype))
     for name in net._optimizers:
         optimizer = getattr(net, f"{name}_", None)
         if isinstance(optimizer, torch.optim.Optimizer) and optimizer.state:

@@ -96,8 +96,8 @@ class KeptNet:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.net = state["net"]
         for name, part in state["parts"].items():
-            movable = isinstance(part, nn.Module) and self.net.device is not None
-            vars(self.net)[name] = part.to(self.net.device) if movable else part
+            device = self.net.device
+            vars(self.net)[name] = part if device is None else part.to(device)
         self.net.initialize_optimizer()
 
 
@@ -262,10 +262,8 @@ def _epochs(net: NeuralNet) -> list[dict[str, Any]]:
     ]
 
 
-def _on_cpu(part: Any) -> Any:
+def _on_cpu(part: nn.Module) -> nn.Module:
     """Return a module on the CPU, a copy where it is elsewhere."""
-    if not isinstance(part, nn.Module):
-        return part
     tensors = tree_leaves(part.state_dict())
     elsewhere = any(isinstance(t, torch.Tensor) and t.device.type != "cpu" for t in tensors)
     return deep_copy(part).cpu() if elsewhere else part

@@ -200,8 +200,12 @@ def fit_net(
             dataset = BlockDataset(train, generator, weights if weighted else None)
         else:
             dataset = of_rows(train)
-        if held_out is not None and _splits_rows(net.train_split):
-            loaders["train_split"] = predefined_split(of_rows(held_out))
+        to_split = None
+        if _splits_rows(net.train_split):
+            if held_out is not None:
+                loaders["train_split"] = predefined_split(of_rows(held_out))
+            elif isinstance(train, Rows):
+                to_split = train.y.cpu().numpy()
         callbacks = [*net.callbacks_, ("epoch_tasks", EpochTasks())]
         loans.enter_context(_lent(net, callbacks_=callbacks, **loaders))
         net.notify("on_train_begin", X=dataset, y=None)
@@ -209,7 +213,7 @@ def fit_net(
         loans.enter_context(_lent(net, **_compiled(net), **_weighing(net, weights)))
         loans.enter_context(inputs_cast(net, train.weights.dtype))
         loans.enter_context(masks_drawn_from(whole_module(net), generator))
-        fit_until_stopped(net, dataset)
+        fit_until_stopped(net, dataset, to_split)
         net.notify("on_train_end", X=dataset, y=None)
     if weighted and not weights.were_left:
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import KFold
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import Dataset, ValidSplit
@@ -281,6 +282,30 @@ def test_train_split_decides_what_is_held_out():
         history = quick_classifier(net, prior_precision=1.0).fit(X, y).net_.history
         assert rows_seen(history, "train") == n_train
         assert rows_seen(history, "valid") == n_valid
+
+
+def test_train_split_by_a_cross_validator_holds_out_its_first_fold():
+    X, y = iris()
+    net = classifier_net(train_split=ValidSplit(KFold(3)), max_epochs=2)
+    model = quick_classifier(net).fit(X, y)
+    assert rows_seen(model.net_.history, "train") == 100
+    log_p = np.log(model.predict_proba_map(X[:50])[np.arange(50), y[:50]])
+    assert model.net_.history[-1]["valid_loss"] == pytest.approx(-log_p.mean(), rel=1e-6)
+
+
+def with_mirrored_rows(dataset, y):
+    """Train on all rows and their mirror images, and validate on the first ten."""
+    X = np.asarray(dataset.X, dtype=np.float32)
+    mirrored = Dataset(np.concatenate([X, -X]), np.concatenate([y, y]))
+    return mirrored, Dataset(X[:10], y[:10])
+
+
+def test_train_split_that_gives_other_rows_is_the_nets_own():
+    X, y = iris()
+    model = quick_classifier(classifier_net(train_split=with_mirrored_rows, max_epochs=2)).fit(X, y)
+    assert rows_seen(model.net_.history, "train") == 300
+    log_p = np.log(model.predict_proba_map(X[:10].astype(np.float32))[np.arange(10), y[:10]])
+    assert model.net_.history[-1]["valid_loss"] == pytest.approx(-log_p.mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize("prior_precision", [1.0, "validation"])

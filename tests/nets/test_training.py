@@ -104,6 +104,27 @@ def test_own_get_loss_with_weights():
     assert_allclose(found, expected, atol=1e-12)
 
 
+class NeedsItsCallback(NeuralNetClassifier):
+    """Its loss looks at what a callback leaves for the batch, and fails without."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return self.factor * super().get_loss(y_pred, y_true, X=X, training=training)
+
+
+class LeavesAFactor(Callback):
+    def on_batch_begin(self, net, **_):
+        net.factor = 1.0
+
+
+def test_a_loss_that_runs_in_training_only():
+    X, y = iris()
+    net = NeedsItsCallback(MLP, criterion=nn.CrossEntropyLoss, callbacks=[LeavesAFactor()])
+    net.set_params(train_split=None, verbose=0, max_epochs=3)
+    plain = classifier_net(optimizer=torch.optim.SGD, lr=0.01, batch_size=128, max_epochs=3)
+    found, expected = (quick_classifier(n).fit(X, y).predict_proba(X) for n in (net, plain))
+    assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("net_class", [Bypassing, OwnIterator])
 def test_weights_that_would_have_no_effect_are_refused(net_class):
     X, y = iris()
@@ -407,6 +428,17 @@ def test_handler_that_does_not_raise_keeps_its_say():
     assert calls == [1, 1, 1] and len(model.net_.history) == 3
 
 
+class InstallsAHandler(Callback):
+    def on_epoch_end(self, net, **_):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_a_handler_that_a_callback_installs_stays():
+    with ctrl_c_raises():
+        quick_classifier(classifier_net(callbacks=[InstallsAHandler()], max_epochs=1)).fit(*iris())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
 def in_threads(work, n_threads: int) -> None:
     errors = []
 
@@ -454,10 +486,10 @@ def test_the_default_net_trains_beside_code_that_draws(monkeypatch):
 
     plain = training.fit_until_stopped
 
-    def waits_for_the_other(net, dataset):
+    def waits_for_the_other(*args):
         inside.set()
         assert done.wait(20)
-        plain(net, dataset)
+        plain(*args)
 
     monkeypatch.setattr(training, "fit_until_stopped", waits_for_the_other)
 
