@@ -39,6 +39,20 @@ class FlatPair(Pair):
         return tuple(part.squeeze(1) for part in super().forward(X))
 
 
+class OneVariance(Pair):
+    """The same variance for all targets, as a column, which torch's criterion takes, too."""
+
+    def forward(self, X):
+        mean, variance = super().forward(X)
+        return mean, variance[:, :1]
+
+
+class SameVariances(OneVariance):
+    def forward(self, X):
+        mean, variance = super().forward(X)
+        return mean, variance.expand_as(mean)
+
+
 class OwnLoss(NeuralNetRegressor):
     """As in torch's documentation."""
 
@@ -85,6 +99,18 @@ def test_the_ways_to_train_it_are_one():
             found = model.predictive(X)
             np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
             np.testing.assert_allclose(found.std(), expected.std(), rtol=1e-6)
+
+
+def test_one_variance_for_all_targets():
+    X, y = table(n_targets=2)
+    one, same = (
+        SubnetLaplaceRegressor(pair_net(module=module), **QUICK).fit(X, y).predictive(X)
+        for module in (OneVariance, SameVariances)
+    )
+    np.testing.assert_allclose(one.mean, same.mean, rtol=1e-9)
+    np.testing.assert_allclose(one.std(), same.std(), rtol=1e-9)
+    aleatoric = one.std("aleatoric") / y.std(axis=0)
+    np.testing.assert_allclose(aleatoric[:, 0], aleatoric[:, 1], rtol=1e-9)
 
 
 class Linear(nn.Module):

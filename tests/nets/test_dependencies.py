@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -335,6 +336,26 @@ def test_edited_code_differs(old, new):
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+KINDS = {
+    "cached property": "import functools\nclass user:\n    @functools.cached_property\n"
+    "    def f(self):\n        return {}",
+    "mapping": "import types\nM = types.MappingProxyType(dict(a={}))\ndef user(x):\n    return M",
+    "slot": "class S:\n    __slots__ = 'a'\ns = S()\ns.a = {}\ndef user(x):\n    return s",
+    "method of a C type": "f = [str.upper, str.lower][{}]\ndef user(x):\n    return f(x)",
+    "type by its name": "import typing\nT = [typing.Union, typing.Optional][{}]\n"
+    "def user(x):\n    return T",
+    "cell that is filled later": "def outer():\n    def user(x):\n        return y\n    if {}:\n"
+    "        y = 1\n    return user\nuser = outer()",
+    "import that fails": "def user(x):\n    import nowhere_{0}\n    return nowhere_{0}.f(x)",
+}
+
+
+@pytest.mark.parametrize("source", KINDS.values(), ids=KINDS)
+def test_all_kinds_of_objects_are_read(source):
+    hashes = [digest(imported(source.format(number))) for number in (0, 1, 0)]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
 def test_what_training_cannot_reach_does_not_count():
     expected = digest(imported(USER))
     for old, new in [("  # a factor", ""), ("x + 99", "x + 100"), ("\n\n", "\n\n# more\n\n")]:
@@ -399,6 +420,42 @@ def test_other_modules_of_the_users_are_followed(source, tmp_path, monkeypatch):
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+def test_modules_that_import_each_other_are_read(monkeypatch):
+    source = "import circle_a\ndef user(x):\n    return circle_a.circle_b.circle_a.f(x)"
+    hashes = []
+    for number in (1, 2, 1):
+        modules = {name: type(sys)(name) for name in ("circle_a", "circle_b")}
+        for module in modules.values():
+            vars(module).update(modules)
+        exec(f"def f(x):\n    return x + {number}", vars(modules["circle_a"]))
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        hashes.append(digest(imported(source)))
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+@pytest.mark.parametrize("is_versioned", [False, True])
+def test_installed_code_counts_by_its_version_if_it_has_one(is_versioned, tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    hashes = []
+    for version, number in [(1, 1), (1, 2), (2, 2)]:
+        (folder / "installed_here.py").write_text(f"def f(x):\n    return x + {number}\n")
+        if is_versioned:
+            shutil.rmtree(folder / f"installed_here-{version - 1}.dist-info", ignore_errors=True)
+            about = folder / f"installed_here-{version}.dist-info"
+            about.mkdir(exist_ok=True)
+            (about / "METADATA").write_text(f"Name: installed_here\nVersion: {version}\n")
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "installed_here", raising=False)
+        user = imported("import installed_here\ndef user(x):\n    return installed_here.f(x)")
+        hashes.append(digest(user))
+    assert (hashes[0] == hashes[1]) is is_versioned
+    assert (hashes[1] == hashes[2]) is not is_versioned
+
+
 def test_what_runs_counts_and_not_the_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "edited_later.py"
@@ -421,6 +478,8 @@ UNREADABLE = {
     "ufunc": "import numpy as np\nf = np.frompyfunc(abs, 1, 1)\ndef user(x):\n    return f(x)",
     "generator": "numbers = (i for i in [1, 2])\ndef user(x):\n    return next(numbers)",
     "file": "handle = open(__import__('os').devnull)\ndef user(x):\n    return handle.read()",
+    "Hidden": "class Hidden(type):\n    __dict__ = property(lambda cls: 1 / 0)\n"
+    "class user(metaclass=Hidden):\n    a = 1",
     "ScriptFunction": "import torch\nf = torch.jit.trace(torch.sin, torch.ones(1))\nuser = f",
 }
 
@@ -441,6 +500,9 @@ def test_compiled_code_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "compiled_by_me", module)
     user = imported("import compiled_by_me\ndef user(x):\n    return compiled_by_me.f(x)")
     assert "compiled code" in fingerprint(user).unreadable[0]
+    module.Layer = type("Layer", (), {"__module__": "compiled_by_me"})
+    user = imported("from compiled_by_me import Layer\ndef user(x):\n    return Layer(x)")
+    assert fingerprint(user).unreadable == ("compiled code in compiled_by_me.Layer",)
 
 
 def test_members_of_the_same_names_are_read():

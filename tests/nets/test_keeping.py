@@ -22,6 +22,9 @@ class Twice(nn.Module):
     def forward(self, weight):
         return 2 * weight
 
+    def right_inverse(self, weight):
+        return weight / 2
+
 
 class Normed(MLP):
     """With a change of its first layer."""
@@ -144,6 +147,8 @@ def test_a_pickled_parametrization_is_one():
     assert parametrize.is_parametrized(layer, "weight")
     original = layer.parametrizations.weight.original
     assert torch.equal(layer.weight, 4 * original)
+    layer.weight = torch.ones_like(original)
+    assert torch.equal(original, torch.full_like(original, 0.25))
     weight = layer.weight.detach().clone()
     parametrize.remove_parametrizations(layer, "weight")
     parametrize.remove_parametrizations(layer, "bias")

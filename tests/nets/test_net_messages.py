@@ -8,9 +8,12 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
+from skorch.dataset import Dataset
 from torch import nn
+from torch.utils.data import default_collate
 from user_nets import (
     MLP,
+    OPTIONS,
     CountedMLP,
     assert_refused,
     binary_net,
@@ -141,6 +144,77 @@ def test_criterion_of_the_other_task():
             "classification",
             "MSELoss",
         )
+
+
+class CannotPredict(NeuralNetClassifier):
+    def predict_proba(self, X):
+        raise RuntimeError("no such table")
+
+
+class HalfOfTheRows(Dataset):
+    def __len__(self):
+        return super().__len__() // 2
+
+
+class SeveralTargets(Dataset):
+    def transform(self, X, y):
+        X, y = super().transform(X, y)
+        return X, (y, y)
+
+
+class OneOrTwoSteps(Dataset):
+    """Rows of different lengths, which the collate function pads for each batch."""
+
+    def transform(self, X, y):
+        X, y = super().transform(X, y)
+        return np.tile(X, (1 + (X[0] > 0), 1)), y
+
+
+def padded_in_a_batch(items):
+    longest = max(len(steps) for steps, _ in items)
+    rows = [(np.pad(steps, ((0, longest - len(steps)), (0, 0))), y) for steps, y in items]
+    return default_collate(rows)
+
+
+class Summed(MLP):
+    def forward(self, X):
+        return super().forward(X.sum(dim=1))
+
+
+PADDED = dict.fromkeys(
+    ["iterator_train__collate_fn", "iterator_valid__collate_fn"], padded_in_a_batch
+)
+NETS = {
+    "predictions fail": (
+        CannotPredict(MLP, criterion=nn.CrossEntropyLoss, **OPTIONS),
+        ["The net itself cannot predict (no such table)", "look at predict_proba"],
+    ),
+    "fewer rows": (
+        classifier_net(dataset=HalfOfTheRows),
+        ["gave [1] rows for 2", "one for each, in their order", "look at dataset"],
+    ),
+    "several targets": (
+        classifier_net(dataset=SeveralTargets),
+        ["data set changes y", "look at dataset"],
+    ),
+    "rows of different lengths": (
+        classifier_net(Summed, dataset=OneOrTwoSteps, **PADDED | {"batch_size": 2}),
+        ["cannot be joined", "padded to one length"],
+    ),
+    "weight of positions": (
+        binary_net(module__n_outputs=1, criterion__weight=torch.ones(1)),
+        ["BCEWithLogitsLoss has `weight` set", "use `pos_weight`, class_weight or sample_weight"],
+    ),
+    "learning rate": (classifier_net(lr=-1.0), ["Invalid learning rate: -1.0"]),
+}
+
+
+@pytest.mark.parametrize(("net", "parts"), NETS.values(), ids=NETS)
+def test_what_a_net_cannot_be_given(net, parts):
+    X, y = iris()
+    if net.criterion is nn.BCEWithLogitsLoss:
+        X, y = cancer()
+    assert_refused(lambda: quick_classifier(net).fit(X, y), *parts)
 
 
 @pytest.mark.parametrize("available", [10**4, 10**6, 10**8])

@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from sksubnet import MAPRegressor, MCDropoutRegressor, SubnetLaplaceRegressor, TabularNet
+from sksubnet.nets import kept
 from sksubnet.nets.bins import Bins, Tails
 from sksubnet.nets.tabular import CLIP, TabularMLP, clipped, fit_tails, masks_drawn_from
 from sksubnet.selection import candidate_mask
@@ -232,6 +233,17 @@ def test_widths_that_are_none_are_told(hidden):
     message = rf"hidden=.*{hidden[-1]}.* of TabularNet must be whole numbers .* \(64, 64\)"
     with pytest.raises(ValueError, match=message):
         MAPRegressor(TabularNet(hidden=hidden)).fit(Z, Z[:, 0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_without_a_gpu_nets_are_on_the_cpu():
+    model = MAPRegressor(TabularNet(device="auto", max_epochs=1), random_state=0).fit(Z, Z[:, 0])
+    assert model.net_.device == "cpu"
+    kept_on_a_gpu = kept(model.net_)
+    kept_on_a_gpu.settings.set_params(device="cuda:1")
+    restored = kept_on_a_gpu.restored()
+    assert restored.device == "cpu"
+    np.testing.assert_array_equal(restored.predict(Z), model.net_.predict(Z))
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:-2", "mps:7"])

@@ -172,3 +172,20 @@ def test_what_is_tried_changes_no_random_number():
     state = torch.get_rng_state()
     SubnetLaplaceRegressor(regressor_net(), prior_precision=1.0, random_state=0).fit(*diabetes())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class OwnModule(NeuralNetRegressor):
+    """Makes its module in a method of its own, which cannot do without the widths."""
+
+    def initialize_module(self):
+        super().initialize_module()
+        self.module_.is_own = True
+        return self
+
+
+def test_widths_of_a_module_that_the_net_makes_itself():
+    X, y = diabetes()
+    net = OwnModule(HiddenNamedInput, **OPTIONS)
+    module = MAPRegressor(net, random_state=0).fit(X, y).net_.module_
+    assert module.is_own
+    assert [tuple(layer.weight.shape) for layer in module.layers] == [(7, 10), (1, 7)]
