@@ -309,15 +309,12 @@ def place_posterior(graph: Graph, net: FittedNet, rows: Tensor, estimator: Bayes
 
     Raise where the graph is not the net: one that reads its rows by code of its own.
     """
-    ((batch, *others),) = [list(estimator._batches(rows.numpy()))]
-    expected = net.map(batch)
-    inputs, same = graph.inputs(rows), False
-    if not others:
-        same = is_close(graph.latents(inputs)[0], expected, graph.dtype)
-        noise = graph.noise_variance(inputs)
-        if noise is not None:
-            true = noise_of(net.likelihood_at(batch))
-            same = same and is_close(noise, true, graph.dtype)
+    (batch,) = estimator._batches(rows.numpy(), PROBE_ROWS)
+    inputs = graph.inputs(rows)
+    same = is_close(graph.latents(inputs)[0], net.map(batch), graph.dtype)
+    noise = graph.noise_variance(inputs)
+    if noise is not None:
+        same = same and is_close(noise, noise_of(net.likelihood_at(batch)), graph.dtype)
     if not same:
         raise ValueError(
             "The net's module on rows as they are does not give what the net does, which has code "

@@ -1,16 +1,26 @@
 """Graphs in another runtime, against the estimator's own predictions."""
 
 import json
+import sys
 from unittest import mock
 
 import numpy as np
 import pytest
 from skorch import NeuralNetRegressor
 from torch import nn
-from user_nets import classifier_net, regressor_net
+from user_nets import (
+    OPTIONS,
+    FlatMLP,
+    SoftmaxMLP,
+    assert_refused,
+    binary_net,
+    classifier_net,
+    regressor_net,
+)
 
 from sksubnet import (
     DeepEnsembleRegressor,
+    MAPClassifier,
     MAPRegressor,
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
@@ -145,6 +155,100 @@ def test_nets_of_the_users(dtype, tmp_path):
     mean, std = model.predict(Z, return_std=True)
     np.testing.assert_allclose(found["mean"][:, 0], mean, **CLOSE)
     np.testing.assert_allclose(found["std"][:, 0], std, **CLOSE)
+
+
+def test_a_module_that_is_one_layer(tmp_path, monkeypatch):
+    net = regressor_net(nn.Linear, module__in_features=3, module__out_features=1)
+    model = SubnetLaplaceRegressor(net, noise=1.0, **LAST).fit(Z, Y)
+    mean, std = model.predict(Z, return_std=True)
+    # A net so large that less than the probe is a batch of predictions is exported as well.
+    monkeypatch.setattr(type(model.folds_[0]), "rows_per_batch", 3)
+    found, facts = run(model, tmp_path / "m.onnx", Z)
+    assert "in closed form" in facts["sksubnet.posterior"]
+    np.testing.assert_allclose(found["mean"][:, 0], mean, **CLOSE)
+    np.testing.assert_allclose(found["std"][:, 0], std, **CLOSE)
+
+
+def test_one_logit_without_an_axis_of_its_own(tmp_path):
+    net = binary_net(FlatMLP, module__n_features=3, module__n_outputs=1)
+    model = MAPClassifier(net, random_state=0).fit(Z, LABELS == "a")
+    found, _ = run(model, tmp_path / "m.onnx", Z)
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(Z), **CLOSE)
+    odds = found["probabilities"][:, 1] / found["probabilities"][:, 0]
+    np.testing.assert_allclose(found["logits"], np.log(odds)[:, None], **CLOSE)
+
+
+def test_a_module_of_probabilities_under_a_link_of_draws(tmp_path):
+    net = classifier_net(SoftmaxMLP, criterion=nn.NLLLoss, module__n_features=3)
+    model = SubnetLaplaceClassifier(net, link="mc", **LAST).fit(Z, LABELS)
+    found, facts = run(model, tmp_path / "m.onnx", Z)
+    logits = found["logits"] - found["logits"].max(1, keepdims=True)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(softmax, model.predict_proba_map(Z), **CLOSE)
+    assert "not in the graph" in facts["sksubnet.posterior"]
+    drawn = SubnetLaplaceClassifier(classifier_net(), link="mc", **LAST).fit(Z, LABELS)
+    found, facts = run(drawn, tmp_path / "m.onnx", Z)
+    assert list(found) == ["logits", "variance"]
+    variance = drawn.latent_mean_and_variance(Z)[1]
+    np.testing.assert_allclose(found["variance"], variance, **CLOSE)
+
+
+def test_log_rates_of_counts(tmp_path):
+    net = regressor_net(criterion=nn.PoissonNLLLoss)
+    model = MAPRegressor(net, random_state=0).fit(Z, np.round(np.exp(Z[:, 0])))
+    found, _ = run(model, tmp_path / "m.onnx", Z)
+    assert list(found) == ["outputs"]
+    np.testing.assert_allclose(np.exp(found["outputs"][:, 0]), model.predict(Z), **CLOSE)
+
+
+def test_a_posterior_by_its_rows_is_not_in_the_graph(tmp_path):
+    whole = {**LAST, "selection": "magnitude", "candidates": "all", "subnetwork_size": "all"}
+    net = regressor_net(module__hidden=40)
+    model = SubnetLaplaceRegressor(net, noise=1.0, **whole).fit(Z[:20], Y[:20])
+    assert model.folds_[0].n_rows_held == 20
+    found, facts = run(model, tmp_path / "m.onnx", Z)
+    assert list(found) == ["mean", "aleatoric_std"]
+    assert "not in the graph" in facts["sksubnet.posterior"]
+    np.testing.assert_allclose(found["mean"][:, 0], model.predict(Z), **CLOSE)
+
+
+class Doubled(NeuralNetRegressor):
+    """Code of its own for the rows."""
+
+    def infer(self, x, **fit_params):
+        return super().infer(2 * x, **fit_params)
+
+
+class FirstOutput(NeuralNetRegressor):
+    """Code of its own for the outputs."""
+
+    def infer(self, x, **fit_params):
+        return super().infer(x, **fit_params)[:, :1]
+
+
+@pytest.mark.parametrize(("net", "n_outputs"), [(Doubled, 1), (FirstOutput, 2)])
+def test_code_around_the_module_is_refused(net, n_outputs, tmp_path):
+    sizes = {"module__in_features": 3, "module__out_features": n_outputs}
+    model = MAPRegressor(net(nn.Linear, **sizes, **OPTIONS), random_state=0).fit(Z, Y)
+    told = ["does not give what the net does", "code of its own for its rows or outputs"]
+    assert_refused(lambda: model.export_onnx(tmp_path / "m.onnx"), *told)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_an_update_of_weights_of_several_layers_is_refused(tmp_path):
+    several = {**LAST, "selection": "magnitude", "candidates": "all", "subnetwork_size": 30}
+    model = SubnetLaplaceRegressor(regressor_net(), noise=1.0, **several).fit(Z, Y)
+    model.update(Z[:20], Y[:20] + 30)
+    told = ["update has moved weights", "Fit again with all rows"]
+    assert_refused(lambda: model.export_onnx(tmp_path / "m.onnx"), *told)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_libraries_that_are_missing_are_named(missing, tmp_path, monkeypatch):
+    model = MAPRegressor(QUICK, random_state=0).fit(X, Y)
+    monkeypatch.setitem(sys.modules, missing, None)
+    told = ["onnx and onnxscript", "sksubnet[onnx]"]
+    assert_refused(lambda: model.export_onnx(tmp_path / "m.onnx"), *told, error=ImportError)
 
 
 def test_refused(tmp_path):
