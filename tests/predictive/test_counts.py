@@ -98,6 +98,9 @@ def test_a_mixture_of_points_is_a_mixture_of_poissons():
     exact = stats.poisson.cdf(k[:, None], rates).mean(axis=1)
     quantiles = predictive.quantiles((0.1, 0.5, 0.9))[0, 0]
     np.testing.assert_array_equal(quantiles, np.searchsorted(exact, (0.1, 0.5, 0.9)))
+    draws = predictive.sample(100_000, random_state=0)[0, 0]
+    frequencies = np.bincount(draws.astype(int), minlength=40)[:40].cumsum() / len(draws)
+    np.testing.assert_allclose(frequencies, exact, atol=5e-3)
 
 
 def test_mixed_stacked_and_chosen_rows():

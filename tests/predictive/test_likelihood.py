@@ -1,6 +1,7 @@
 """Likelihoods and links against automatic differentiation, plain Monte Carlo and quadrature."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from sksubnet.predictive.likelihood import (
     Bernoulli,
     Categorical,
     Gaussian,
+    Likelihood,
     check_shapes,
 )
 from sksubnet.predictive.quadrature import latent_draws, row_chunks
 
 SIGMA2 = torch.tensor([0.3, 2.0, 1.1], dtype=torch.float64)
+
+
+class Own(Likelihood):
+    """One that defines nothing."""
 
 
 class Unsummed(Gaussian):
@@ -317,3 +323,29 @@ def test_shapes_that_methods_have_to_give():
     check_shapes(Gaussian(SIGMA2), 3, y)
     with pytest.raises(ValueError, match=r"log_prob\(f, y\) of the likelihood Unsummed gives"):
         check_shapes(Unsummed(SIGMA2), 3, y)
+
+
+Y_OF_ONE = torch.zeros(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "method"),
+    [
+        (lambda own: own.log_prob(Y_OF_ONE, Y_OF_ONE), "log_prob(f, y)"),
+        (lambda own: own.hessian_root(Y_OF_ONE), "hessian_root(f)"),
+        (lambda own: own.mean(Y_OF_ONE), "mean(f)"),
+        (lambda own: own.variance(Y_OF_ONE), "variance(f)"),
+        (lambda own: own.cdf(Y_OF_ONE, Y_OF_ONE), "cdf(f, y)"),
+        (lambda own: own.sample(Y_OF_ONE, torch.Generator()), "sample(f, generator)"),
+        (lambda own: own.scaled_outputs(Y_OF_ONE, Y_OF_ONE), "scaled_outputs(scale, offset)"),
+        (lambda own: own.probabilities(Y_OF_ONE), "probabilities(f)"),
+        (
+            lambda own: own.predictive_probabilities(Y_OF_ONE, Y_OF_ONE),
+            "predictive_probabilities(mean, covariance, link, seed)",
+        ),
+    ],
+)
+def test_a_method_that_a_likelihood_lacks_is_named(call, method):
+    told = f"The likelihood Own has no {method}, which this needs; define it in that class"
+    with pytest.raises(NotImplementedError, match=re.escape(told)):
+        call(Own())

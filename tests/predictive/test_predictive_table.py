@@ -70,6 +70,12 @@ def test_text_shows_the_ends_of_a_long_table():
     assert predictive._repr_html_().count("<tr>") == 12
 
 
+def test_a_short_table_is_shown_whole():
+    predictive = regression(10)
+    assert [line.split()[0] for line in repr(predictive).splitlines()[2:]] == list("0123456789")
+    assert predictive._repr_html_().count("<tr>") == 11
+
+
 def test_text_of_many_classes_keeps_the_entropies():
     predictive = Predictive(torch.zeros(2, 40), torch.eye(40).repeat(2, 1, 1), Categorical())
     head = repr(predictive).splitlines()[1].split()
