@@ -116,6 +116,16 @@ def test_levels_by_number_equal_levels_by_name(fitted):
     assert_array_equal(by_mask.predict(codes[:20]), given.predict(codes[:20]))
 
 
+def test_columns_of_codes_by_their_names():
+    """A column of whole numbers that is named is a category, by its name or by its position."""
+    by_name, by_place = (
+        Columns.of(FRAME, chosen) for chosen in (["integer", "switch"], np.array([4, 5]))
+    )
+    assert sorted(by_name.levels) == [2, 3, 4, 5]
+    assert by_name.levels == by_place.levels
+    assert by_name.levels[5] == tuple(sorted(FRAME["integer"].unique()))
+
+
 def test_one_hot_by_hand_predicts_alike():
     """As far as two fits from other random weights do."""
     frame = FRAME[["number", "text", "switch"]].fillna({"text": "none"})

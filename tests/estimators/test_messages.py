@@ -12,7 +12,13 @@ from user_nets import (
     quick_regressor,
 )
 
-from sksubnet import MAPRegressor, TabularNet
+from sksubnet import (
+    DeepEnsembleRegressor,
+    MAPRegressor,
+    SubnetLaplaceRegressor,
+    SWAGRegressor,
+    TabularNet,
+)
 
 ESTIMATORS = pytest.mark.parametrize(
     ("model", "data"),
@@ -264,6 +270,14 @@ def test_no_out_of_fold_predictions_where_there_is_one_net(model, data):
     told = ["no 'out_of_fold_'", "cv=5", "cross_val_predictive"]
     assert_refused(lambda: model.out_of_fold_, *told, error=AttributeError)
     assert "out_of_fold_" not in vars(model)
+
+
+@pytest.mark.parametrize(
+    "kind", [SubnetLaplaceRegressor, MAPRegressor, SWAGRegressor, DeepEnsembleRegressor]
+)
+def test_no_noise_before_fit(kind):
+    told = f"{kind.__name__} has no attribute 'noise_std_' before fit"
+    assert_refused(lambda: kind().noise_std_, told, error=AttributeError)
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])

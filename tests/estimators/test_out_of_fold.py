@@ -8,10 +8,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GroupKFold, KFold, cross_val_predict, cross_validate
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    cross_val_predict,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from user_nets import classifier_net, regressor_net
 
 from sksubnet import (
+    MAPClassifier,
     MAPRegressor,
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
@@ -197,3 +206,25 @@ def test_metadata_routing_hands_groups_to_the_splitter_and_weights_to_fit():
     assert_array_equal(found.mean, expected.mean)
     for fit, rows in zip(fits["estimator"], fits["indices"]["test"], strict=True):
         assert_allclose(found.mean[rows, 0], fit.predict(X[rows]), rtol=1e-12)
+
+
+def test_a_pipeline_is_predicted_by_its_last_step():
+    model = MAPRegressor(regressor_net(), random_state=0)
+    found = cross_val_predictive(make_pipeline(StandardScaler(), model), X, Y, cv=3)
+    for train, test in KFold(3).split(X):
+        scaler = StandardScaler().fit(X[train])
+        fit = clone(model).fit(scaler.transform(X[train]), Y[train])
+        assert_allclose(found.mean[test, 0], fit.predict(scaler.transform(X[test])), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "cv", "message"),
+    [
+        (LABELS, ShuffleSplit(2, test_size=0.5, random_state=0), "leave rows out or have them twi"),
+        (np.r_[np.arange(58) % 2, 2, 2], KFold(2), "folds do not all have the same classes"),
+    ],
+)
+def test_folds_that_do_not_fit_together_are_refused(labels, cv, message):
+    model = MAPClassifier(classifier_net(max_epochs=1), random_state=0)
+    with pytest.raises(ValueError, match=message):
+        cross_val_predictive(model, X, labels, cv=cv)
