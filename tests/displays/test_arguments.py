@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import BayesianRidge, LogisticRegression
+from sklearn.linear_model import BayesianRidge, LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,6 +35,9 @@ PLANE = BayesianRidge().fit(X2, Y)
 CLASSIFIER = LogisticRegression().fit(X2, Y > 0)
 NAMES = LogisticRegression().fit(X2, np.where(Y > 0, "b", "a"))
 
+SEVERAL = GridSearchCV(BayesianRidge(), {"alpha_init": [1.0], "tol": [0.1, 0.01]}, cv=2)
+SEVERAL.fit(X1, Y)
+
 bands = functools.partial(PredictiveBandDisplay.from_estimator, REGRESSOR, X1)
 made_bands = PredictiveBandDisplay.from_predictions
 plane = functools.partial(DecisionUncertaintyDisplay.from_estimator, CLASSIFIER, X2, n_points=3)
@@ -55,6 +58,7 @@ RANGES = {
     "plane n_points": (lambda: plane(n_points=0), r"'n_points' .* range \[2, inf\).* Got 0 "),
     "plane margin": (lambda: plane(margin=np.nan), r"'margin' .* \[0.0, inf\).* Got nan"),
     "plane component": (lambda: plane(component="all"), r"'component' .* among .* Got 'all'"),
+    "plane axes": (lambda: plane().plot(ax=object()), "kind='both' needs 2 axes in ax, not 1"),
     "plane kind": (lambda: plane().plot(kind="sd"), "'kind' .* among .* Got 'sd'"),
     "quantiles 50": (lambda: quantiles(Y, GAUSSIAN, levels=[0.5, 50]), "levels has the value 50;"),
     "quantiles -1": (lambda: quantiles(Y, GAUSSIAN, levels=[-1]), "levels has the value -1;"),
@@ -117,6 +121,10 @@ RANGES = {
         "'average' .* Got 'median'",
     ),
     "rejection best": (lambda: rejection(Y**2, Y).plot(best=2), "'best' .* Got 2 "),
+    "shift scale of zeros": (
+        lambda: shift(0 * P, 0 * P).plot(scale="log"),
+        "No uncertainty is above 0, so there is no log scale; use 'linear'",
+    ),
     "shift scale": (lambda: shift(P, P).plot(scale="sqrt"), "'scale' .* Got 'sqrt'"),
     "shift component": (
         lambda: UncertaintyShiftDisplay.from_estimator(REGRESSOR, X1, X1, component="sd"),
@@ -128,6 +136,10 @@ RANGES = {
     ),
     "size path size": (lambda: sizes([0, 2], [0.5, 0.4]), "sizes has the value 0;"),
     "size path same size": (lambda: sizes([5, 2, 5], [0, 1, 2]), "sizes has 5 more than once"),
+    "size path of several settings": (
+        lambda: SizePathDisplay.from_search(SEVERAL, param="alpha_init"),
+        "several settings for one alpha_init; give from_scores those of one",
+    ),
     "weights kind": (lambda: weights([0]).plot(kind="bars"), "'kind' .* Got 'bars'"),
     "weights indices": (lambda: weights([0.5]), "indices are an array of float64 of shape"),
     "weights fold": (
@@ -162,6 +174,21 @@ ARRAYS = {
     "quantiles y": (lambda: quantiles(GAP, GAUSSIAN), "Input y contains NaN"),
     "quantiles rows": (lambda: quantiles(Y[1:], GAUSSIAN), r"samples: \[29, 30\]"),
     "quantiles std": (lambda: quantiles(Y, (Y, Y)), "std has the value -1"),
+    "quantiles shapes": (
+        lambda: quantiles(Y, (Y, X1)),
+        r"mean has shape \(30,\) and std \(30, 1\); give one shape",
+    ),
+    "quantiles targets": (
+        lambda: quantiles(X2, GAUSSIAN),
+        "y has 2 targets, the predictions have 1",
+    ),
+    "quantiles no model": (lambda: quantiles(Y, {}), "No model is given; give one, or a mapping"),
+    "shift without probabilities": (
+        lambda: UncertaintyShiftDisplay.from_estimator(
+            RidgeClassifier().fit(X2, Y > 0), X2, X2, component="total"
+        ),
+        "RidgeClassifier has no predict_proba; use a classifier that has, or from_predictions",
+    ),
     "quantiles no pair": (lambda: quantiles(Y, Y), "A ndarray is no prediction here"),
     "intervals y": (lambda: intervals(GAP, GAUSSIAN), "Input y contains NaN"),
     "intervals rows": (lambda: intervals(Y[1:], GAUSSIAN), r"samples: \[29, 30\]"),

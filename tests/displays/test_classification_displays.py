@@ -76,6 +76,15 @@ def test_reliability_plot_of_several_models(three_classes):
     np.testing.assert_allclose(1 / (1 + np.exp(-points[:, 0])), curve.prob_pred, rtol=1e-9)
 
 
+def test_log_odds_of_a_narrow_range_have_ticks_of_their_own():
+    p = np.linspace(0.6, 0.8, 40)
+    display = ReliabilityDisplay.from_predictions(np.arange(40) % 3 > 0, p, n_bins=1)
+    ax = display.plot(scale="log-odds", counts=False).ax_
+    expected = 1 / (1 + np.exp(-np.linspace(np.log(1.5), np.log(4), 4)))
+    np.testing.assert_allclose(1 / (1 + np.exp(-ax.get_xticks())), expected)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.6", "0.68", "0.74", "0.8"]
+
+
 def test_reliability_refuses_what_is_no_probability(three_classes):
     p, y = three_classes
     with pytest.raises(ValueError, match="outside"):
@@ -90,6 +99,13 @@ def test_auroc_is_scikit_learns():
     display = UncertaintyShiftDisplay.from_predictions(inside, outside)
     expected = roc_auc_score([0] * 80 + [1] * 50, np.concatenate([inside, outside]))
     assert display.auroc_ == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_row_has_no_error_of_the_auroc():
+    display = UncertaintyShiftDisplay.from_predictions([0.1, 0.2, 0.3, 0.5], [0.4])
+    assert display.auroc_ == 0.75
+    assert np.isnan(display.auroc_error_)
 
 
 def test_error_of_the_auroc_is_that_of_rows_drawn_again():
@@ -211,6 +227,10 @@ def test_plane_of_three_classes_and_of_a_regressor(known_regressor, gaussian_row
     np.testing.assert_allclose(display.prediction.ravel(), p.max(axis=1))
     np.testing.assert_array_equal(display.decision.ravel(), p.argmax(axis=1))
     display.plot(kind="prediction")
+    display = DecisionUncertaintyDisplay.from_estimator(model, X, n_points=5, component="total")
+    n_drawn = len(display.plot(kind="prediction").ax_.collections)
+    display.decision[:] = 0  # one class everywhere, so that there is no boundary
+    assert len(display.plot(kind="prediction").ax_.collections) == n_drawn - 1
 
     X, y = gaussian_rows
     display = DecisionUncertaintyDisplay.from_estimator(known_regressor, X, y, n_points=5, margin=0)

@@ -111,6 +111,16 @@ def test_legend_and_labels_are_beside_the_curves_and_inside_the_figure(name, n_a
         assert box.y0 > -slack and box.y1 < figure.bbox.height + slack
 
 
+@pytest.mark.parametrize("name", ["quantiles", "reliability"])
+def test_without_counts_there_is_one_panel_with_the_legend(name):
+    pytest.importorskip("matplotlib")
+    display = DISPLAYS[name]().plot(counts=False)
+    assert display.counts_ax_ is None
+    assert display.figure_.axes == [display.ax_]
+    assert "30 rows" in display.ax_.get_legend().get_title().get_text()
+    assert display.ax_.get_xlabel().startswith(("level of", "predicted probability"))
+
+
 def test_without_layout_the_legend_is_inside():
     plt = pytest.importorskip("matplotlib.pyplot")
     figure, ax = plt.subplots()

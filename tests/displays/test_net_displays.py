@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.base import clone
 from sklearn.datasets import make_moons
 from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -82,6 +83,16 @@ def test_large_layers_are_drawn_in_blocks():
     edges = [np.linspace(0, n, 65).astype(int) for n in size]
     expected = layer.mask[edges[0][3] : edges[0][4], edges[1][60] : edges[1][61]].mean()
     assert cells[3, 60] == pytest.approx(expected)
+
+
+def test_of_many_tensors_those_with_most_are_drawn():
+    shapes = {f"layer {k}": (2, 6) for k in range(12)}
+    # a weight more of each tensor
+    indices = [12 * k + j for k in range(12) for j in range(k + 1)]
+    display = SubnetworkDisplay.from_indices(indices, shapes).plot()
+    titles = [ax.get_title() for ax in display.axes_]
+    assert titles == [f"layer {k}\n{k + 1} of 12" for k in range(6, 12)]
+    assert "6 of the 12 tensors that have some" in display.ax_.get_title()
 
 
 def test_estimator_without_subnetwork():
@@ -170,3 +181,19 @@ def test_our_estimators_tell_causes_apart_inside_a_pipeline(moons):
     order = np.argsort(predictive.mutual_information())
     wrong = model.predict(X) != y
     assert rejection.error[0, 99] == pytest.approx(wrong[order[:100]].mean())
+
+
+def test_our_estimators_tell_causes_apart_inside_a_search(moons):
+    model, X, y = moons
+    X, y = X[:60], y[:60]
+    short = clone(model).set_params(
+        subnetlaplaceclassifier__net=TabularNet(hidden=(8,), max_epochs=3),
+        subnetlaplaceclassifier__subnetwork_size=20,
+    )
+    grid = {"subnetlaplaceclassifier__prior_precision": [1.0]}
+    search = GridSearchCV(short, grid, cv=2).fit(X, y)
+    best = search.best_estimator_
+    expected = best[-1].predictive(best[:-1].transform(X)).mutual_information()
+    shift = UncertaintyShiftDisplay.from_estimator(search, X, 4 * X)
+    assert shift.quantity == "mutual information (nats)"
+    np.testing.assert_allclose(shift.inside, expected)

@@ -284,10 +284,11 @@ def test_train_split_decides_what_is_held_out():
         assert rows_seen(history, "valid") == n_valid
 
 
-def test_train_split_by_a_cross_validator_holds_out_its_first_fold():
+@pytest.mark.parametrize("prior_precision", [1.0, "validation"])
+def test_train_split_by_a_cross_validator_holds_out_its_first_fold(prior_precision):
     X, y = iris()
     net = classifier_net(train_split=ValidSplit(KFold(3)), max_epochs=2)
-    model = quick_classifier(net).fit(X, y)
+    model = quick_classifier(net, prior_precision=prior_precision).fit(X, y)
     assert rows_seen(model.net_.history, "train") == 100
     log_p = np.log(model.predict_proba_map(X[:50])[np.arange(50), y[:50]])
     assert model.net_.history[-1]["valid_loss"] == pytest.approx(-log_p.mean(), rel=1e-6)
