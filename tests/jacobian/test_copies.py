@@ -271,6 +271,18 @@ def test_deep_copy_has_its_own_weights_and_takes_what_forward_left() -> None:
     assert torch.equal(module(X), expected)
 
 
+class Slotted(nn.Linear):
+    __slots__ = ("kept", "unset")
+
+
+def test_slots_are_copied_where_they_are_set() -> None:
+    module = Slotted(2, 2)
+    module.kept = [module]
+    copied = private_copy(module)
+    assert copied.kept == [copied] and module.kept == [module]
+    assert not hasattr(copied, "unset")
+
+
 @pytest.mark.parametrize("name", ["residual_inplace", "tied", "encoder", "attention", "lstm"])
 def test_threads_get_what_one_gets(name: str) -> None:
     module, X = next(case for case in CASES if case.name == name).build()

@@ -199,6 +199,9 @@ def test_dependent_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="independent in eval mode"):
         model = Around(module, lambda module, X: module[0](X) - X.mean())
         plan_jacobian(model, torch.arange(3), torch.randn(3, 4))
+    with pytest.raises(ValueError, match="a row alone and in a batch differ by inf"):
+        model = Around(module, lambda module, X: module[0](X)[:, : len(X)])
+        plan_jacobian(model, torch.arange(3), torch.randn(3, 4))
 
 
 def test_impossible_indices_are_refused() -> None:

@@ -2,10 +2,12 @@
 
 import torch
 
+from sksubnet.jacobian import FactoredRows, LayerRows
 from sksubnet.posterior import (
     CholeskyPosterior,
     DiagonalPosterior,
     GaussianPosterior,
+    KernelPosterior,
     ShiftedCholesky,
 )
 
@@ -33,3 +35,11 @@ def test_diagonal_and_cholesky_say_what_they_are():
     large = CholeskyPosterior(ones, ShiftedCholesky(torch.eye(4).double())).tuned(2.5)
     assert repr(large) == "CholeskyPosterior: weights 4, covariance full, prior precision 2.5"
     assert "<td>2.5</td>" in large._repr_html_()
+
+
+def test_of_a_dual_posterior_the_training_rows_are_told():
+    rows = FactoredRows((LayerRows(torch.ones(2, 1, 3), None),))
+    values, basis = torch.ones(2).double(), torch.eye(2).double()
+    kept = KernelPosterior(torch.zeros(3).double(), values, basis, 1.0, training_rows=rows)
+    assert repr(kept).endswith("effective parameters 1.0, training rows held 2")
+    assert "<th>training rows held</th><td>2</td>" in kept._repr_html_()
