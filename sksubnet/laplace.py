@@ -470,8 +470,6 @@ class SubnetLaplaceRegressor(BayesianNetRegressor, SubnetLaplace):
         self.random_state = random_state
 
     def _noise_kind(self) -> str:
-        if not isinstance(self.noise, str):
-            return "constant"
         if self.noise == "auto":
             return "auto" if self._tabular is not None else "constant"
-        return self.noise
+        return str(self.noise)

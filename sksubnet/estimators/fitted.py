@@ -88,7 +88,7 @@ class FittedNet:
 
     def means(self, X: Tensor) -> Tensor:
         """Predictive mean (B, C) of the latents of a batch."""
-        return self.map(X)
+        raise NotImplementedError
 
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
