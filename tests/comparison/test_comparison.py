@@ -1,5 +1,7 @@
 """Comparisons against explicit loops over folds."""
 
+from pickle import PicklingError
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -300,6 +302,19 @@ def test_an_error_inside_an_estimator_tells_its_name():
     with pytest.raises(RuntimeError, match="fit was called") as caught:
         compare({"good": GaussianNB(), "bad": Broken()}, X, LABELS)
     assert caught.value.__notes__ == ["This happened with estimators['bad']."]
+
+
+class Unpicklable(GaussianNB):
+    def fit(self, X, y):
+        raise PicklingError("not a module's")
+
+
+def test_a_fit_that_cannot_come_back_from_its_process_is_told_what_to_do():
+    with pytest.raises(PicklingError) as caught:
+        compare({"lost": Unpicklable()}, X, LABELS)
+    where, what_to_do = caught.value.__notes__
+    assert where == "This happened with estimators['lost']."
+    assert "Write the classes of the net in a module" in what_to_do and "n_jobs=None" in what_to_do
 
 
 def test_classes_without_training_rows_are_allowed_where_a_scoring_allows_them():

@@ -34,7 +34,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from skorch.exceptions import DeviceWarning
-from user_nets import MLP, binary_net, regressor_net
+from user_nets import MLP, binary_net, classifier_net, regressor_net
 
 import sksubnet
 from sksubnet import (
@@ -145,6 +145,11 @@ def test_what_is_held_of_training_rows_is_said() -> None:
     ):
         assert model.held_training_data_ == "sums over the training rows only"
         assert rows_in(pickle.dumps(model)) == 0
+    classes = SubnetLaplaceClassifier(classifier_net(), subnetwork_size=20, random_state=0)
+    classes.fit(X, Y > 0)
+    for start, end in ((0, 7), (7, 12)):  # they add up
+        classes.update(X[start:end], Y[start:end] > 0)
+        assert classes.held_training_data_ == f"the {end} rows of updates (added of each net)"
     folds = SubnetLaplaceRegressor(cv=2, subnetwork_size=10, random_state=0).fit(X, Y)
     assert folds.held_training_data_ == "the predictions of the training rows (out_of_fold_)"
     members = DeepEnsembleRegressor(clone(kernel), n_members=2, random_state=0).fit(X, Y)
