@@ -60,6 +60,11 @@ def likelihood_of(criterion: nn.Module, n_outputs: int) -> Likelihood:
 
     For a net of C = n_outputs.
     """
+    if not isinstance(criterion, nn.Module):
+        raise TypeError(
+            f"The criterion is a {type(criterion).__name__}; give the net a class that derives "
+            "from torch.nn.Module, with the loss in its forward."
+        )
     declared = getattr(criterion, "likelihood", None)
     if declared is not None:
         return _declared(declared, type(criterion).__name__, n_outputs)

@@ -341,6 +341,13 @@ class SummedOverRows(Huber):
         return super().log_prob(f, y).sum()
 
 
+class PlainLoss:
+    likelihood = Gaussian(torch.ones(1))
+
+    def __call__(self, prediction, target):
+        return (prediction - target).square().mean()
+
+
 class FlatRoot(Huber):
     def hessian_root(self, f):
         return torch.ones_like(f)
@@ -369,6 +376,8 @@ def test_refused_by_name():
         assert_refused(fit(LikelihoodLoss, likelihood), *parts)
     missing = fit(LikelihoodLoss, WithoutMean())
     assert_refused(missing, "WithoutMean has no mean(f)", error=NotImplementedError)
+    for criterion in (PlainLoss, lambda: nn.functional.mse_loss):
+        assert_refused(fit(criterion), "criterion", "torch.nn.Module", error=TypeError)
     noisy = SubnetLaplaceRegressor(huber_net(), noise="input", **QUICK)
     assert_refused(lambda: noisy.fit(X, y), "noise='input'", "Huber")
     logged = SubnetLaplaceRegressor(huber_net(), target_transform="log", **QUICK)
