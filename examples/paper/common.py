@@ -81,5 +81,6 @@ def carried_out(
 def publish(text: str, title: str, arguments: argparse.Namespace) -> None:
     """Write the table of results with its command, date and versions, and print it."""
     text = f"# {title}\n\n{origin()}\n\n{text}\n"
+    arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / f"{arguments.stem}_results.md").write_text(text)
     print(text)
