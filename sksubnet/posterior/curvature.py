@@ -24,6 +24,7 @@ from sksubnet.posterior.cholesky import mirror_upper_
 from sksubnet.posterior.memory import (
     factored_rows_within_budget,
     rows_of_layers,
+    rows_of_products,
     rows_within_budget,
 )
 from sksubnet.progress import steps
@@ -126,13 +127,26 @@ def ggn(
         batch_size = rows_within_budget(plan, trained.n_outputs, trained.latent.dtype)
     total = torch.zeros(plan.n_selected, plan.n_selected, dtype=dtype, device=rows.device)
     log_likelihood = 0.0
+    # Large nets take few rows at once, and the product of a few columns is as slow as that of many.
+    enough = rows_of_products(plan, trained.n_outputs, trained.latent.dtype)
+    found: list[Tensor] = []
     for batch in steps(list(batches(rows, batch_size))):
         seeds = _weighted_roots(trained, batch)
         outputs, phi = jacobian(trained.latent, plan, batch.X, seeds)
         log_likelihood += _log_likelihood(trained, outputs, batch)
-        add_upper_gram_(total, phi.permute(2, 1, 0).flatten(1))
+        found.append(phi)
+        if sum(map(len, found)) + batch_size > enough:
+            add_upper_gram_(total, _columns(found))
+            found.clear()
+    if found:
+        add_upper_gram_(total, _columns(found))
     mirror_upper_(total)
     return Curvature(log_likelihood, float(rows.weights.sum()), matrix=total)
+
+
+def _columns(found: list[Tensor]) -> Tensor:
+    """Jacobian rows (B, K, S) of several batches as columns of one matrix (S, ΣB·K)."""
+    return torch.cat([phi.permute(2, 1, 0) for phi in found], dim=2).flatten(1)
 
 
 def ggn_factors(

@@ -180,15 +180,20 @@ def cholesky_dtype(n_weights: int) -> torch.dtype:
 
 
 def rows_within_budget(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
-    """Rows of a batch whose Jacobian (B, C, S) stays within the memory budget.
+    """Rows of a batch whose Jacobian (B, C, S), and gradients at the layers, stay within theirs."""
+    most = rows_of_products(plan, n_outputs, dtype)
+    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
+
+
+def rows_of_products(plan: JacobianPlan, n_outputs: int, dtype: torch.dtype) -> int:
+    """Rows whose Jacobian (B, C, S) stays within the memory budget.
 
     Small enough for its memory to be recycled, but several times S rows of ``Phi`` where the
     budget allows, so that adding up S x S products does not cost more than forming them.
     """
     wanted = max(RECYCLED_BYTES, 4 * plan.n_selected**2 * dtype.itemsize)
     bytes_per_row = max(1, n_outputs * plan.n_selected * dtype.itemsize)
-    most = min(wanted, MEMORY_BUDGET) // bytes_per_row
-    return max(1, min(most, rows_of_layers(plan, n_outputs, dtype)))
+    return min(wanted, MEMORY_BUDGET) // bytes_per_row
 
 
 def factored_rows_within_budget(

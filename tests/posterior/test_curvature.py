@@ -12,6 +12,7 @@ from torch import nn
 
 from sksubnet.jacobian.factored_rows import FactoredRows, LayerRows
 from sksubnet.jacobian.rows import JacobianPlan, plan_jacobian
+from sksubnet.posterior import curvature
 from sksubnet.posterior.curvature import (
     Curvature,
     batches,
@@ -116,6 +117,15 @@ def test_equals_the_explicit_sum(name, kind, batch_size):
     assert found.n_rows == pytest.approx(WEIGHTS.sum())
     if kind == "dual":
         assert len(found.factors) == N * CASES[name][1]
+
+
+@pytest.mark.parametrize("enough", [1, 4, 5, 100])
+def test_rows_of_several_batches_are_added_at_once(enough, monkeypatch):
+    monkeypatch.setattr(curvature, "rows_of_products", lambda *_: enough)
+    trained, loss = build("softmax")
+    G, _ = explicit(trained, loss)
+    found = compute(trained, torch.arange(10), "primal", trained.train, batch_size=2)
+    assert_allclose(as_matrix(found), G[:10, :10], rtol=1e-9, atol=1e-10)
 
 
 def rank_deficient():
