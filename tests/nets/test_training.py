@@ -29,6 +29,7 @@ from user_nets import (
 from sksubnet import MAPClassifier, MAPRegressor
 from sksubnet.nets import RandomStream
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
+from sksubnet.nets.training import held_out_share
 
 CRITERIA = {
     "cross entropy": nn.CrossEntropyLoss(),
@@ -533,3 +534,15 @@ def test_flat_outputs_and_column_targets():
         for m in (FlatMLP, MLP)
     )
     assert_allclose(flat, column, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("split", "share"), [(ValidSplit(5), 0.2), (ValidSplit(0.3), 0.3), (None, None)]
+)
+def test_share_that_is_held_out_of_blocks(split, share):
+    assert held_out_share(NeuralNetRegressor(nn.Linear, train_split=split)) == share
+
+
+def test_a_split_that_needs_all_rows_is_refused_for_blocks():
+    net = NeuralNetRegressor(nn.Linear, train_split=ValidSplit([(np.arange(5), np.arange(5, 9))]))
+    assert_refused(lambda: held_out_share(net), "train_split", "ValidSplit(0.2)")
