@@ -24,23 +24,21 @@ import pandas as pd
 from common import carried_out, one_thread, options, parsed, publish
 from corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from image_methods import (
-    CHECKS,
-    GIVEN_PRECISION,
     STYLES,
     Job,
     Rows,
     Task,
     add_options,
-    costs,
+    document,
     jobs,
     measured,
     method,
+    of_main_run,
     over_seeds,
     scores,
 )
 from PIL import Image
 from sklearn.datasets import load_digits
-from study_scores import markdown
 
 from sksubnet.predictive import Predictive
 
@@ -193,32 +191,22 @@ def by_kind(lines: list[dict[str, Any]]) -> pd.DataFrame:
 
 def report(lines: list[dict[str, Any]], images: int) -> str:
     """All tables; the checks and the runs with more images apart."""
-    main = [line for line in lines if line["images"] == images and line["method"] in STYLES]
+    main = of_main_run(lines, images)
     frame = long(main)
-    parts = [
+    tables = [
         ("Log likelihood (nats) by severity", over_seeds(frame, "log likelihood", "severity")),
         ("Error rate by severity", over_seeds(frame, "error", "severity")),
         ("Calibration error by severity, ten bins", over_seeds(frame, "ECE", "severity")),
         ("Log likelihood beside the paper (above the MAP)", beside_the_paper(frame)),
         ("Log likelihood at severity 3 by kind", by_kind(main)),
-        ("Costs", costs(main)),
     ]
-    of_one = [line for line in lines if line["images"] == images and line["seed"] == 0]
-    if any(line["method"] in CHECKS for line in of_one):
-        title = f"Checks with seed 0 (given precision: {GIVEN_PRECISION:g}), log likelihood"
-        parts.append((title, over_seeds(long(of_one), "log likelihood", "severity")))
-    more = [line for line in lines if line["images"] != images]
-    if more:
-        title = f"{more[0]['images']} training images with seed 0, log likelihood"
-        parts.append((title, over_seeds(long(more), "log likelihood", "severity")))
-    head = (
-        f"{main[0]['net']} net, {images} training images, {main[0]['epochs']} epochs, "
-        f"{main[0]['test']} test images under each of {len(CORRUPTIONS)} corruptions; mean ± "
-        f"standard deviation over the seeds ({frame['seed'].nunique()}). `fit` is without the "
-        "training of nets that another method has trained: that of one net stands in the row of "
-        "the MAP.\n"
+    return document(
+        lines,
+        images,
+        f"{main[0]['test']} test images under each of {len(CORRUPTIONS)} corruptions",
+        tables,
+        lambda found: over_seeds(long(found), "log likelihood", "severity"),
     )
-    return "\n".join([head, *(f"## {name}\n\n{markdown(t, 'method', 4)}" for name, t in parts)])
 
 
 def main() -> None:
@@ -238,7 +226,7 @@ def main() -> None:
     lines = carried_out(jobs(arguments), measure, arguments)
     if lines:
         publish(report(lines, arguments.images), "Corrupted pictures", arguments)
-        shown = [n for n in lines if n["images"] == arguments.images and n["method"] in STYLES]
+        shown = of_main_run(lines, arguments.images)
         draw(shown, arguments.output / f"{arguments.stem}.png")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from image_nets import image_net
 from sklearn.metrics import roc_auc_score
+from study_scores import markdown
 
 from sksubnet import (
     DeepEnsembleClassifier,
@@ -186,3 +187,35 @@ def costs(lines: list[dict[str, Any]]) -> pd.DataFrame:
             "prior precision": precision.map(lambda v: "" if np.isnan(v) else f"{v:.3g}"),
         }
     )
+
+
+def of_main_run(lines: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """Lines that are neither checks nor of a run with more images."""
+    return [line for line in lines if line["images"] == images and line["method"] in STYLES]
+
+
+def document(
+    lines: list[dict[str, Any]],
+    images: int,
+    tested: str,
+    tables: list[tuple[str, pd.DataFrame]],
+    likelihoods: Callable[[list[dict[str, Any]]], pd.DataFrame],
+) -> str:
+    """The tables of the main run below what they are of, then costs, checks and more images."""
+    main = of_main_run(lines, images)
+    tables = [*tables, ("Costs", costs(main))]
+    of_one = [line for line in lines if line["images"] == images and line["seed"] == 0]
+    if any(line["method"] in CHECKS for line in of_one):
+        title = f"Checks with seed 0 (given precision: {GIVEN_PRECISION:g}), log likelihood"
+        tables.append((title, likelihoods(of_one)))
+    more = [line for line in lines if line["images"] != images]
+    if more:
+        title = f"{more[0]['images']} training images with seed 0, log likelihood"
+        tables.append((title, likelihoods(more)))
+    n_seeds = len({line["seed"] for line in main})
+    head = (
+        f"{main[0]['net']} net, {images} training images, {main[0]['epochs']} epochs, {tested}; "
+        f"mean ± standard deviation over the seeds ({n_seeds}). `fit` is without the training of "
+        "nets that another method has trained: that of one net stands in the row of the MAP.\n"
+    )
+    return "\n".join([head, *(f"## {name}\n\n{markdown(t, 'method', 4)}" for name, t in tables)])

@@ -26,23 +26,21 @@ import numpy as np
 import pandas as pd
 from common import carried_out, one_thread, options, parsed, publish
 from image_methods import (
-    CHECKS,
-    GIVEN_PRECISION,
     STYLES,
     Job,
     Task,
     add_options,
-    costs,
     detection,
+    document,
     jobs,
     measured,
     method,
+    of_main_run,
     over_seeds,
     scores,
 )
 from scipy.ndimage import rotate
 from sklearn.datasets import load_digits
-from study_scores import markdown
 
 from sksubnet.displays import RejectionDisplay
 from sksubnet.predictive import Predictive
@@ -192,7 +190,7 @@ def beside_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
 
 def report(lines: list[dict[str, Any]], images: int) -> str:
     """All tables; the checks and the runs with more images apart."""
-    main = [line for line in lines if line["images"] == images and line["method"] in STYLES]
+    main = of_main_run(lines, images)
     frame = long(main)
     detected = pd.DataFrame(
         {"method": line["method"], "by": name, "area": area}
@@ -200,29 +198,20 @@ def report(lines: list[dict[str, Any]], images: int) -> str:
         for name, area in line["detection"].items()
     )
     some = ["0°", "30°", "60°", "90°", "105°", "120°", "150°", "180°"]
-    parts = [
+    tables = [
         ("Log likelihood (nats)", over_seeds(frame, "log likelihood", "angle")[some]),
         ("Error rate", over_seeds(frame, "error", "angle")[some]),
         ("Calibration error, ten bins", over_seeds(frame, "ECE", "angle")[some]),
         ("At 105°, beside the paper", beside_the_paper(frame)),
         ("Digits against clothes, area under the ROC curve", over_seeds(detected, "area", "by")),
-        ("Costs", costs(main)),
     ]
-    of_one = [line for line in lines if line["images"] == images and line["seed"] == 0]
-    if any(line["method"] in CHECKS for line in of_one):
-        title = f"Checks with seed 0 (given precision: {GIVEN_PRECISION:g}), log likelihood"
-        parts.append((title, over_seeds(long(of_one), "log likelihood", "angle")[some]))
-    more = [line for line in lines if line["images"] != images]
-    if more:
-        title = f"{more[0]['images']} training images with seed 0, log likelihood"
-        parts.append((title, over_seeds(long(more), "log likelihood", "angle")[some]))
-    head = (
-        f"{main[0]['net']} net, {images} training images, {main[0]['epochs']} epochs, "
-        f"{main[0]['test']} test images at each angle; mean ± standard deviation over the seeds "
-        f"({frame['seed'].nunique()}). `fit` is without the training of nets that another "
-        "method has trained: that of one net stands in the row of the MAP.\n"
+    return document(
+        lines,
+        images,
+        f"{main[0]['test']} test images at each angle",
+        tables,
+        lambda found: over_seeds(long(found), "log likelihood", "angle")[some],
     )
-    return "\n".join([head, *(f"## {name}\n\n{markdown(t, 'method', 4)}" for name, t in parts)])
 
 
 def main() -> None:
@@ -241,7 +230,7 @@ def main() -> None:
     lines = carried_out(jobs(arguments), measure, arguments)
     if lines:
         publish(report(lines, arguments.images), "Rotated digits", arguments)
-        shown = [n for n in lines if n["images"] == arguments.images and n["method"] in STYLES]
+        shown = of_main_run(lines, arguments.images)
         draw(shown, arguments.output / f"{arguments.stem}.png")
 
 
