@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
@@ -73,6 +74,14 @@ class SmallConvNet(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         return self.layers(X / 16)
+
+
+class Counts(Callback):
+    """Asks the loader of the epoch how many batches there are."""
+
+    def on_epoch_begin(self, net, dataset_train=None, **_):
+        loader = net.get_iterator(dataset_train, training=True)
+        net.history.record("expected", (len(loader), loader.batch_size))
 
 
 def classifier_net(module=MLP, **options) -> NeuralNetClassifier:

@@ -228,6 +228,34 @@ class Sums(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Sampled:
+    """Rows of some weight: a sample of those to train on, and those held out.
+
+    ``sizes`` counts all those to train on of each block, by its number.
+    """
+
+    train: Block
+    held_out: Block
+    sizes: dict[int, int]
+
+    @classmethod
+    def of(cls, split: Split, index: int, block: Block) -> Sampled:
+        """Take them from one block."""
+        train, held_out, sample = split.of(index, len(block))
+        weights = _weights(block)
+        counted, held_out, sample = (part[weights[part] > 0] for part in (train, held_out, sample))
+        return cls(block.rows(sample), block.rows(held_out), {index: len(counted)})
+
+    def joined(self, other: Sampled) -> Sampled:
+        """Rows of both."""
+        return Sampled(
+            Block.joined(self.train, other.train),
+            Block.joined(self.held_out, other.held_out),
+            self.sizes | other.sizes,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Reader:
     """What turns blocks into the rows of a net: the estimator, which knows columns and targets."""
 
@@ -279,7 +307,8 @@ def fit_in_blocks(estimator: SubnetLaplace, blocks: RowBlocks, sample_rows: int)
         model.set_params(class_weight=_balanced(facts))
     share = min(1.0, sample_rows / facts.n_rows)
     split = Split(seed, min(held_out_fraction(model), share), share)
-    train, held_out = blocks.reduced(partial(_sampled, split), _both)
+    sampled = blocks.reduced(partial(Sampled.of, split), Sampled.joined)
+    train, held_out = sampled.train, sampled.held_out
     with torch.inference_mode(False):
         table, n_train = _sample_table(model, blocks, facts, train, held_out)
         schedule = Schedule.until_stopped(facts.n_rows)
@@ -288,7 +317,9 @@ def fit_in_blocks(estimator: SubnetLaplace, blocks: RowBlocks, sample_rows: int)
         fold = Fold(np.arange(n_train), np.arange(n_train, len(table)))
         start = InitialFold(initial, fold, seed)
         if not is_frozen(model.net):
-            _train(start, table, Reader(model, _as_fitted(initial, seed), split), blocks, facts)
+            _train(
+                start, table, Reader(model, _as_fitted(initial, seed), split), blocks, sampled.sizes
+            )
         trained = model._trained_net(start, table)
         reader = Reader(model, _as_fitted(replace(initial, latent=trained.latent), seed), split)
         trained = _with_noise(model, TrainedFold(initial, trained, np.arange(0)), reader, blocks)
@@ -362,7 +393,7 @@ def _sample_table(
 
 
 def _train(
-    start: InitialFold, table: Table, reader: Reader, blocks: RowBlocks, facts: Facts
+    start: InitialFold, table: Table, reader: Reader, blocks: RowBlocks, sizes: dict[int, int]
 ) -> None:
     """Train a net by reading the blocks in turn."""
 
@@ -370,7 +401,7 @@ def _train(
         return reader.plain_rows(index, blocks.read(index))
 
     sample, held_out = start.rows_of(table)
-    rows = BlockedRows(sample, facts.n_rows, len(blocks), read)
+    rows = BlockedRows(sample, [sizes[index] for index in range(len(blocks))], read)
     net = start.initial.net
     with cores(reader.model.n_jobs):
         load(net, fit_net(net, rows, held_out, start.initial.stream))
@@ -464,19 +495,6 @@ def _moments(model: BayesianNetRegressor, index: int, block: Block) -> Moments:
         return Moments(0.0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
     mean = weights @ y / weight
     return Moments(float(weight), mean, weights @ (y - mean) ** 2)
-
-
-def _sampled(split: Split, index: int, block: Block) -> tuple[Block, Block]:
-    """Sample of the rows of a block to train on, and the rows held out; all of some weight."""
-    _, held_out, sample = split.of(index, len(block))
-    weights = _weights(block)
-    counted = (block.rows(part[weights[part] > 0]) for part in (sample, held_out))
-    found, kept = counted
-    return found, kept
-
-
-def _both(first: tuple[Block, Block], second: tuple[Block, Block]) -> tuple[Block, Block]:
-    return Block.joined(first[0], second[0]), Block.joined(first[1], second[1])
 
 
 def _added(first: Any, second: Any) -> Any:

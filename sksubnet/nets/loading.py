@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,6 +35,10 @@ class RowDataset(Dataset):
         """Shape of the inputs, which callbacks ask for."""
         return tuple(self.X.shape)
 
+    def n_batches(self, batch_size: int, drop_last: bool) -> int:
+        """Count the batches."""
+        return _n_batches(len(self), batch_size, drop_last)
+
     def batches(self, batch_size: int, shuffle: bool, drop_last: bool) -> Iterator[Any]:
         """Yield ``(X, y)``, and leave the weights of each batch where there are any."""
         if shuffle:
@@ -55,16 +59,16 @@ class RowDataset(Dataset):
 class BlockedRows:
     """Many rows that are read a block at a time; of ``None`` there is nothing to train on.
 
-    The ``sample`` stands for them where single rows are looked at.
+    The ``sample`` stands for them where single rows are looked at. ``sizes`` has the number of rows
+    of each block.
     """
 
     sample: Rows
-    n_rows: int
-    n_blocks: int
+    sizes: Sequence[int]
     read: Callable[[int], Rows | None]
 
     def __len__(self) -> int:
-        return self.n_rows
+        return sum(self.sizes)
 
     @property
     def weights(self) -> Tensor:
@@ -87,21 +91,35 @@ class BlockDataset(RowDataset):
         self.blocks = rows
 
     def __len__(self) -> int:
-        return self.blocks.n_rows
+        return len(self.blocks)
+
+    def n_batches(self, batch_size: int, drop_last: bool) -> int:
+        """Count the batches, of all blocks."""
+        return sum(
+            _n_batches(size, self._within(size, batch_size), drop_last)
+            for size in self.blocks.sizes
+        )
 
     def batches(self, batch_size: int, shuffle: bool, drop_last: bool) -> Iterator[Any]:
         """Yield ``(X, y)``; a batch is of one block."""
-        order = torch.arange(self.blocks.n_blocks)
+        order = torch.arange(len(self.blocks.sizes))
         if shuffle:
-            order = torch.randperm(self.blocks.n_blocks, generator=self.generator)
+            order = torch.randperm(len(order), generator=self.generator)
         for index in order.tolist():
             rows = self.blocks.read(index)
             if rows is None:
                 continue
             block = RowDataset(rows, self.generator, self.batch_weights)
-            yield from block.batches(
-                len(block) if batch_size < 0 else batch_size, shuffle, drop_last
-            )
+            yield from block.batches(self._within(len(rows), batch_size), shuffle, drop_last)
+
+    def _within(self, n_rows: int, batch_size: int) -> int:
+        """Size of the batches of a block; all rows at once, skorch's -1, are all of the block."""
+        return n_rows if batch_size == len(self) else batch_size
+
+
+def _n_batches(n_rows: int, batch_size: int, drop_last: bool) -> int:
+    whole, rest = divmod(n_rows, batch_size) if n_rows else (0, 0)
+    return whole if drop_last or not rest else whole + 1
 
 
 class RowLoader:
@@ -134,8 +152,9 @@ class RowLoader:
         return iter(DataLoader(self.dataset, **how, **self.options))
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole if self.drop_last or not rest else whole + 1
+        if isinstance(self.dataset, RowDataset):
+            return self.dataset.n_batches(self.batch_size, self.drop_last)
+        return _n_batches(len(self.dataset), self.batch_size, self.drop_last)
 
 
 class WeightedDataset(torch.utils.data.Dataset[Any]):

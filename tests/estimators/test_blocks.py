@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import PowerTransformer
-from user_nets import classifier_net, regressor_net
+from skorch.dataset import ValidSplit
+from user_nets import Counts, classifier_net, regressor_net
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor, TabularNet
 from sksubnet.estimators import base, blocks
@@ -127,6 +128,31 @@ def test_a_small_file_is_fitted_as_an_array_bit_for_bit(tmp_path, task):
             found.append([model.fit(table, LABELS).predict_proba(table)])
     for one, other in zip(*found, strict=True):
         assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("batch_size", [30, -1])
+def test_loaders_know_the_batches_of_all_blocks(small_blocks, batch_size, drop_last):
+    weights = np.where(np.arange(500) % 50 < 10, 0.0, WEIGHTS)  # one block has no row that counts
+    cut = ArrayBlocks.of(X, Y, weights)
+    sizes = [int((cut.read(k).weights > 0).sum()) for k in range(len(cut))]
+    assert len(sizes) == 5 and min(sizes) == 0 and min(n for n in sizes if n) > 30
+    rounded = np.floor if drop_last else np.ceil
+    expected = 4 if batch_size == -1 else rounded(np.divide(sizes, batch_size)).sum()
+    size = sum(sizes) if batch_size == -1 else batch_size
+    net = regressor_net(
+        callbacks=[Counts()],
+        batch_size=batch_size,
+        max_epochs=2,
+        iterator_train__drop_last=drop_last,
+    )
+    model = SubnetLaplaceRegressor(net, prior_precision="evidence", noise=1.0, **LAPLACE)
+    history = model.fit(X, Y, weights).net_.history
+    assert history[:, "expected"] == [(expected, size)] * 2
+    assert history[:, "train_batch_count"] == [expected] * 2
+    model.net.set_params(train_split=ValidSplit(5))  # rows that are held out are in no batch
+    history = model.fit(X, Y, weights).net_.history
+    assert [count for count, _ in history[:, "expected"]] == history[:, "train_batch_count"]
 
 
 @pytest.mark.parametrize("options", [{}, {"covariance": "diag"}, {"noise": 0.3}])

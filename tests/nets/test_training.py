@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, default_collate
 from user_nets import (
     MLP,
+    Counts,
     FlatMLP,
     assert_refused,
     classifier_net,
@@ -190,14 +191,6 @@ def test_a_callback_may_predict_rows_in_a_weighted_training(event, rows, dataset
     losses = ("train_loss", "valid_loss")
     assert_array_equal(asked[:, losses], plain[:, losses])
     assert asked[:, "n_predicted"] == [n_rows, n_rows]
-
-
-class Counts(Callback):
-    """Asks the loader of the epoch how many batches there are."""
-
-    def on_epoch_begin(self, net, dataset_train=None, **_):
-        loader = net.get_iterator(dataset_train, training=True)
-        net.history.record("expected", (len(loader), loader.batch_size))
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last", "n_batches"), [
