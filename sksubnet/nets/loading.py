@@ -183,6 +183,20 @@ class WeightedDataset(torch.utils.data.Dataset[Any]):
         return [self.dataset[index] for index in indices]
 
 
+class WeightedSkorchDataset(WeightedDataset, Dataset):
+    """That of a dataset of skorch's kind, from which alone its scores take targets."""
+
+    def transform(self, X: Any, y: Any) -> Any:
+        """Transform a row as the user's dataset does."""
+        return self.dataset.transform(X, y)
+
+
+def with_weights(dataset: Any, weights: Tensor, batch_weights: BatchWeights) -> WeightedDataset:
+    """Have a user's dataset remember which rows a batch was made of."""
+    kind = WeightedSkorchDataset if isinstance(dataset, Dataset) else WeightedDataset
+    return kind(dataset, weights, batch_weights)
+
+
 class WeightedLoader:
     """A user's loader that leaves the weights of each batch of a ``WeightedDataset``."""
 

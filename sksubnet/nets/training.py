@@ -31,9 +31,9 @@ from sksubnet.nets.loading import (
     BlockedRows,
     RowDataset,
     RowLoader,
-    WeightedDataset,
     WeightedLoader,
     inputs_cast,
+    with_weights,
 )
 from sksubnet.nets.modules import Training, outcome, settle, whole_module
 from sksubnet.nets.randomness import RandomStream
@@ -283,7 +283,7 @@ def _user_dataset(net: NeuralNet, rows: Rows) -> Any:
 
 
 def _weighted_user_dataset(net: NeuralNet, batch_weights: BatchWeights, rows: Rows) -> Any:
-    return WeightedDataset(_user_dataset(net, rows), rows.weights, batch_weights)
+    return with_weights(_user_dataset(net, rows), rows.weights, batch_weights)
 
 
 def _shuffled_split(

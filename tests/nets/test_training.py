@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from skorch import NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, Checkpoint, Freezer, InputShapeSetter
+from skorch.callbacks import Callback, Checkpoint, EpochScoring, Freezer, InputShapeSetter
 from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader, Subset, default_collate
@@ -30,6 +30,7 @@ from user_nets import (
 from sksubnet import MAPClassifier, MAPRegressor
 from sksubnet.nets import RandomStream
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
+from sksubnet.nets.loading import with_weights
 from sksubnet.nets.training import held_out_share
 
 CRITERIA = {
@@ -212,6 +213,39 @@ def test_loaders_know_their_batches(weighted, batch_size, drop_last, n_batches):
         assert history[:, "expected"] == [(n_batches, size)] * 2
         assert history[:, "train_batch_count"] == [n_batches] * 2
     assert_array_equal(*(history[:, "train_loss"] for history in histories))
+
+
+def test_scores_of_the_training_rows_with_weights():
+    """Predicted anew, as skorch takes the targets from a data set of its own kind only."""
+    X, y = iris()
+    options = {"use_caching": False, "on_train": True, "name": "score"}
+    histories = [
+        quick_classifier(
+            classifier_net(
+                dataset=dataset,
+                callbacks=[EpochScoring("accuracy", **options)],
+                train_split=ValidSplit(5),
+            )
+        )
+        .fit(X, y, sample_weight=np.geomspace(0.1, 5, len(y)))
+        .net_.history
+        for dataset in (Dataset, OwnDataset)
+    ]
+    scores = histories[0][:, "score"]
+    assert len(set(scores)) > 2
+    assert histories[1][:, "score"] == scores
+
+
+class Doubled(Dataset):
+    def transform(self, X, y):
+        return 2 * X, y
+
+
+def test_weighted_rows_are_transformed_by_the_users_dataset():
+    X, y = iris()
+    dataset = with_weights(Doubled(X, y), torch.ones(len(y)), BatchWeights())
+    for row, _ in (dataset[3], dataset.transform(X[3], y[3])):
+        assert_array_equal(row, 2 * X[3])
 
 
 class RowByRow:
