@@ -140,8 +140,7 @@ def with_unseen_rows(
 
     The plan and the curvature are those of all weights, of which a subnetwork has some places.
     """
-    if trained.held_out is None:
-        return list(curved)
+    assert trained.held_out is not None
     found = {}
     every = [_every(trained, part) for part in curved]
     for stride in set(every):
