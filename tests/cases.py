@@ -110,6 +110,17 @@ class Tied(nn.Module):
         return self.head(self.again(self.b(self.a(x).tanh()).tanh()).tanh())
 
 
+class CutOff(nn.Module):
+    """A layer that is called, but that no output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside, self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b((self.a(x) + self.aside(x).detach()).tanh())
+
+
 class TiedEmbedding(nn.Module):
     """The embedding's weight also serves as the output layer, by a functional call."""
 
@@ -264,6 +275,7 @@ CASES = [
     Case("residual_inplace", Residual, normal(5, 4)),
     Case("branches", Branches, normal(4, 5)),
     Case("reused", Reused, normal(4, 4), by_vjp=("unused",)),
+    Case("cut_off", CutOff, normal(5, 4)),
     Case("tied", Tied, normal(4, 4)),
     Case("tied_embedding", TiedEmbedding, codes(6, 4, 3), by_vjp=("embedding",)),
     Case("own_parameter", OwnParameter, normal(5, 4), by_vjp=("mix", "place", "inner")),

@@ -283,6 +283,31 @@ def test_slots_are_copied_where_they_are_set() -> None:
     assert not hasattr(copied, "unset")
 
 
+class Beside:
+    """Slots that are no attributes of a module: one with a private name, one of weak references."""
+
+    __slots__ = ("__kept", "__weakref__")
+
+    def keep(self, value: Any) -> None:
+        self.__kept = value
+
+    def read(self) -> Any:
+        return self.__kept
+
+
+class SlottedBeside(nn.Linear, Beside):
+    __slots__ = "text"
+
+
+def test_slots_of_a_class_beside_the_module_are_copied() -> None:
+    module = SlottedBeside(2, 2)
+    module.text = "some"
+    module.keep([module])
+    copied = private_copy(module)
+    assert copied.text == "some"
+    assert copied.read() == [copied] and module.read() == [module]
+
+
 @pytest.mark.parametrize("name", ["residual_inplace", "tied", "encoder", "attention", "lstm"])
 def test_threads_get_what_one_gets(name: str) -> None:
     module, X = next(case for case in CASES if case.name == name).build()

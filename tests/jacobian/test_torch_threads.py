@@ -87,6 +87,14 @@ def test_what_ends_in_another_order_is_put_back() -> None:
     assert torch.get_num_threads() == of_new_threads() == FOUND
 
 
+def test_another_thread_may_end_what_one_has_begun() -> None:
+    held = torch_threads(1)
+    in_thread(held.__enter__)
+    assert of_new_threads() == 1
+    in_thread(lambda: held.__exit__(None, None, None))
+    assert of_new_threads() == torch.get_num_threads() == FOUND
+
+
 @pytest.mark.parametrize("worth, expected", [(0, 1), (1.9, 1), (2.1, 2), (1000, FOUND)])
 def test_threads_grow_with_the_work_up_to_what_is_allowed(worth: float, expected: int) -> None:
     with threads_for(worth * WORTH_A_THREAD):
