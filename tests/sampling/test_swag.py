@@ -1,5 +1,7 @@
 """SWAG's moments and draws against the snapshots themselves."""
 
+import copy
+
 import dense
 import numpy as np
 import pytest
@@ -53,6 +55,24 @@ def test_the_selection_follows_the_same_path():
     moments = swag_moments(net(), n_snapshots=5, rank=4)
     assert torch.equal(moments.mean, diagonal.mean)
     assert torch.equal(moments.variance, diagonal.variance)
+
+
+def test_a_last_batch_of_a_single_row_is_left_out():
+    """Of which batch normalisation has no variance; by plain SGD over the other rows."""
+    torch.manual_seed(3)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+    ).double()
+    trained = dense.trained_net(module.eval(), Categorical(), X, Y)
+    with trained.row_order() as generator:
+        order = torch.randperm(30, generator=generator)
+    found = swag_moments(trained, n_snapshots=1, batch_size=29, lr=0.1, weight_decay=0)
+    by_hand = copy.deepcopy(module).train()
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
+    outputs = by_hand(torch.as_tensor(X)[order[:29]])
+    torch.nn.functional.cross_entropy(outputs, torch.as_tensor(Y)[order[:29]]).backward()
+    optimizer.step()
+    assert_allclose(found.mean, dense.weight_vector(by_hand), rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])

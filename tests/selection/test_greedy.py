@@ -179,6 +179,27 @@ def test_exchanges_never_lower_the_objective():
             assert int(now.inside.sum()) == 50
 
 
+def test_exchanges_that_rounding_forbids_are_left_out(monkeypatch):
+    """A factor that does not exist for the first weight to go leaves the exchanges of others."""
+    factors, references = problem(n=40, m=30, n_candidates=120)
+    start = sweep.Sweep.empty(factors, references, DELTA).moved(torch.arange(50))[0]
+    plain = set(greedy._exchanged(start).members().tolist())
+    weakest_first = start.losses().argsort(stable=True).tolist()
+    pinned = next(k for k in weakest_first if k not in plain)
+    moved = sweep.Sweep.moved
+
+    def refusing(self, block):
+        if block.tolist() == [pinned]:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        return moved(self, block)
+
+    monkeypatch.setattr(sweep.Sweep, "moved", refusing)
+    found = greedy._exchanged(start)
+    assert pinned in found.members() and len(found.members()) == 50
+    assert len(set(range(50)) - set(found.members().tolist())) > 1
+    assert found.objective() > start.objective()
+
+
 @pytest.mark.parametrize("sizes", [[2, 5, 20, 31, 60], [60, 20, 31, 2, 5]], ids=["up", "down"])
 def test_a_pool_gives_several_sizes_what_each_alone_finds(sizes):
     """Also where a block that leaves is cut by one size and not by another."""
