@@ -87,6 +87,13 @@ def test_numbers_are_a_category_where_their_type_says_so():
     assert_array_equal(columns.read(frame.astype(int)), [[1, 30], [0, 10], [1, 30]])
 
 
+def test_numbers_among_objects_are_numbers():
+    frame = pd.DataFrame({"any": np.array([3, 0.5, None, True, np.int8(7)], dtype=object)})
+    columns = Columns.of(frame)
+    assert columns.levels == {}
+    assert_array_equal(columns.read(frame)[:, 0], [3, 0.5, np.nan, 1, 7])
+
+
 @pytest.mark.parametrize("given", [in_polars, in_pyarrow])
 def test_every_library_of_frames_gives_the_same(given):
     columns = Columns.of(given(FRAME))

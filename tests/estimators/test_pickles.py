@@ -43,6 +43,7 @@ from sksubnet import (
     SubnetLaplaceClassifier,
     SubnetLaplaceRegressor,
 )
+from sksubnet.estimators.packing import for_pickles, of_pickles
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -50,6 +51,14 @@ def model(request: pytest.FixtureRequest) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return MODELS[request.param]()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.uint8])
+def test_tensors_of_any_type_come_back(dtype: torch.dtype) -> None:
+    bits = torch.arange(1, 7, dtype=torch.int16 if dtype.itemsize == 2 else torch.uint8)
+    given = bits.bool() if dtype == torch.bool else bits.view(dtype)
+    found = of_pickles(pickle.loads(pickle.dumps(for_pickles({"given": given.reshape(2, 3)}))))
+    assert found["given"].dtype == dtype and torch.equal(found["given"], given.reshape(2, 3))
 
 
 def by_joblib(model: Any, folder: Any) -> Any:

@@ -223,6 +223,23 @@ def test_a_table_with_categories_is_checked_as_well(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, model.predict(frame, return_std=True))
 
 
+class Positive(MLP):
+    """Of amounts, which it checks."""
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        assert bool((X > 0).all())
+        return super().forward(X.log())
+
+
+def test_a_net_that_takes_no_probe_rows_is_kept_without_that_check(tmp_path: Path) -> None:
+    rows = np.exp(X)
+    model = SubnetLaplaceRegressor(regressor_net(Positive), subnetwork_size=5, **SMALL)
+    path = saved(model.fit(rows, Y), tmp_path)
+    assert content_of(path)["probe"] is None
+    found = sksubnet.load(path, net=regressor_net(Positive)).predict(rows, return_std=True)
+    np.testing.assert_array_equal(found, model.predict(rows, return_std=True))
+
+
 def test_nested_posteriors_of_an_ensemble(tmp_path: Path) -> None:
     member = SubnetLaplaceClassifier(classifier_net(), subnetwork_size=12, cv=2)
     model = DeepEnsembleClassifier(member, n_members=2, random_state=0).fit(X, LABELS)
@@ -369,6 +386,12 @@ FORGED: dict[str, Callable[[dict[str, np.ndarray], dict[str, Any]], Any]] = {
     "a value that is not allowed": lambda a, m: m["content"]["model"]["params"]["items"].append(
         ["subnetwork_size", -3]
     ),
+    "a function that is no ufunc": lambda a, m: m["content"]["model"]["fit"]["items"].append(
+        ["more", {"type": "ufunc", "name": "save"}]
+    ),
+    "dates as labels": lambda a, m: m["content"]["model"]["fit"]["items"].append(
+        ["more", {"type": "ndarray", "dtype": "<M8[s]", "shape": [1], "items": [0]}]
+    ),
     "no parts": lambda a, m: m["content"]["model"].pop("fit"),
     "no model": lambda a, m: m["content"].pop("model"),
     "no versions": lambda a, m: m["content"].update(versions=3),
@@ -387,6 +410,21 @@ def test_forged_files_give_no_wrong_model(case: str, small: Any, tmp_path: Path)
     with pytest.raises(ValueError, match=r"damaged|does not predict") as caught:
         sksubnet.load(path, net=regressor_net())
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_what_is_no_fault_of_the_file_is_not_blamed_on_it(
+    error: Exception, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(small, tmp_path)
+
+    def fail(_: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(safetensors, "load", fail)
+    with pytest.raises(type(error)) as caught:
+        sksubnet.load(path, net=regressor_net())
+    assert caught.value is error
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> bytes:
