@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import PowerTransformer
-from skorch.dataset import ValidSplit
-from user_nets import Counts, classifier_net, regressor_net
+from skorch.dataset import Dataset, ValidSplit
+from user_nets import Counts, assert_refused, classifier_net, regressor_net
 
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor, TabularNet
 from sksubnet.estimators import base, blocks
@@ -22,6 +22,10 @@ Y = np.sin(2 * X[:, 0]) + X[:, 1] + 0.2 * RNG.normal(size=500)
 LABELS = np.digitize(Y, [-0.7, 0.7])
 WEIGHTS = RNG.integers(0, 3, size=500).astype(float)
 LAPLACE = {"subnetwork_size": 20, "selection": "magnitude", "random_state": 0}
+
+
+class OwnDataset(Dataset):
+    """Of the user's, who may do anything to rows."""
 
 
 @pytest.fixture
@@ -219,20 +223,32 @@ def test_what_a_fit_in_one_piece_refuses_is_refused(small_blocks):
         ({"cv": KFold(3)}, {}),
         ({"memory": "folder"}, {}),
         ({"target_transform": PowerTransformer()}, {}),
+        ({"net": regressor_net(max_epochs=2, dataset=OwnDataset)}, {}),
         ({}, {"groups": np.arange(500) % 5}),
     ],
-    ids=["folds", "splitter", "memory", "transformer", "groups"],
+    ids=["folds", "splitter", "memory", "transformer", "data set", "groups"],
 )
 def test_what_blocks_cannot_do_is_fitted_in_one_piece(request, tmp_path, options, rows):
     if "memory" in options:
         options = {"memory": str(tmp_path)}
-    model = SubnetLaplaceRegressor(regressor_net(max_epochs=2), **{**LAPLACE, **options})
+    options = {"net": regressor_net(max_epochs=2), **LAPLACE, **options}
+    model = SubnetLaplaceRegressor(**options)
     expected = model.fit(X, Y, **rows).predict(X, return_std=True)
     request.getfixturevalue("small_blocks")
     for one, other in zip(
         model.fit(X, Y, **rows).predict(X, return_std=True), expected, strict=True
     ):
         assert_array_equal(one, other)
+
+
+def test_a_data_set_of_the_net_s_own_is_refused_for_rows_that_are_in_no_one_place():
+    model = SubnetLaplaceRegressor(regressor_net(dataset=OwnDataset), **LAPLACE)
+    assert_refused(
+        lambda: blocks.fit_in_blocks(model, ArrayBlocks.of(X, Y, None), 100),
+        "Rows in blocks are for nets that read rows as skorch does",
+        "dataset",
+        "FrozenEstimator(net)",
+    )
 
 
 def test_parameters_come_back_as_they_were(small_blocks):

@@ -1,6 +1,7 @@
 """Training by skorch's own extension points: row weights, callbacks, pickles, threads, Ctrl-C."""
 
 import contextlib
+import copy
 import pickle
 import signal
 import threading
@@ -30,7 +31,7 @@ from user_nets import (
 from sksubnet import MAPClassifier, MAPRegressor
 from sksubnet.nets import RandomStream
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
-from sksubnet.nets.loading import with_weights
+from sksubnet.nets.loading import WeightedLoader, with_weights
 from sksubnet.nets.training import held_out_share
 
 CRITERIA = {
@@ -246,6 +247,16 @@ def test_weighted_rows_are_transformed_by_the_users_dataset():
     dataset = with_weights(Doubled(X, y), torch.ones(len(y)), BatchWeights())
     for row, _ in (dataset[3], dataset.transform(X[3], y[3])):
         assert_array_equal(row, 2 * X[3])
+
+
+def test_weighted_rows_and_their_loaders_are_copied():
+    """By callbacks, and for processes; an attribute is not there yet while a copy is made."""
+    X, y = iris()
+    dataset = with_weights(OwnDataset(X, y), torch.ones(len(y)), BatchWeights())
+    loader = WeightedLoader(DataLoader, dataset, evaluates=True, batch_size=7)
+    for again in (copy.copy(loader), copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
+        assert again.batch_size == 7 and len(again) == 22
+        assert_array_equal(torch.cat([rows for rows, _ in again]), X)
 
 
 class RowByRow:
