@@ -144,6 +144,8 @@ def updated(
             if tried <= objective or is_quadratic:
                 break
             size /= 2
+        else:
+            break  # rounding leaves no lower objective
         at, pull, latents, objective = at + size * step, pull + size * pulled, moved, tried
         if is_quadratic:
             break

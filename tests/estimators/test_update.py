@@ -3,6 +3,7 @@
 import pickle
 import threading
 from dataclasses import replace
+from itertools import count
 
 import dense
 import numpy as np
@@ -161,6 +162,38 @@ def test_a_classifier_moves_to_the_mode_of_the_linearised_model(n_outputs, route
     assert_allclose(predictive.covariance, covariance, rtol=1e-3, atol=1e-4)
     rise = -found.fun - (np.linalg.slogdet(H1)[1] - np.linalg.slogdet(H0)[1]) / 2
     assert clf.log_marginal_likelihood() - start == pytest.approx(rise, rel=1e-6)
+
+
+def contradicted():
+    """A logit of 8 of which the data say little, and three rows that say the opposite."""
+    module = nn.Linear(1, 1, bias=False).double()
+    module.weight.data[:] = 8
+    net = dense.frozen(NeuralNetBinaryClassifier, module, nn.BCEWithLogitsLoss)
+    model = SubnetLaplaceClassifier(
+        net, subnetwork_size="all", candidates="all", prior_precision=1e-3
+    )
+    return model.fit(np.array([[1.0], [-1.0]]), [1, 0]), (np.ones((3, 1)), np.zeros(3, int))
+
+
+def test_steps_that_overshoot_are_halved():
+    model, rows = contradicted()
+    precision = 1e-3 + 2 * dense.sigmoid(8.0) * dense.sigmoid(-8.0)
+    found = minimize(
+        lambda shift: precision * shift[0] ** 2 / 2 + 3 * np.logaddexp(0, 8 + shift[0]),
+        [-13.0],
+        tol=1e-12,
+    )
+    assert float(model.update(*rows).folds_[0].shift) == pytest.approx(found.x[0], rel=1e-5)
+
+
+def test_a_step_that_lowers_nothing_is_not_taken(monkeypatch):
+    for name in ("MOST_STEPS", "MOST_HALVINGS"):
+        monkeypatch.setattr(sksubnet.posterior.updating, name, 1)
+    losses = map(float, count())
+    monkeypatch.setattr(sksubnet.posterior.updating, "_loss", lambda *_: next(losses))
+    model, rows = contradicted()
+    net = model.update(*rows).folds_[0]
+    assert float(net.shift) == 0 and float(net.posterior.mean) == 8
 
 
 def regression_rows_of(n, seed=0):
