@@ -326,6 +326,21 @@ def test_verbose_1_is_one_bar_that_ends_full(make: Any) -> None:
     assert shares == sorted(shares) and shares[-1] == 100
 
 
+@with_callbacks
+def test_the_bar_needs_no_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a scikit-learn that has none, where nobody is told."""
+    err = io.StringIO()
+    model = DeepEnsembleRegressor(QUICK, noise=1.0, n_members=2, random_state=0)
+    expected = model.set_callbacks(recorder := Recorder()).fit(X, Y).predict(X)
+    told = len(recorder.events)
+    monkeypatch.delattr(progress.CallbackSupportMixin, "_init_callback_context")
+    with redirect_stderr(err):
+        found = model.set_params(verbose=1).fit(X, Y).predict(X)
+    np.testing.assert_array_equal(found, expected)
+    assert len(recorder.events) == told > 0
+    assert "100%" in err.getvalue() and "member 2/2" in err.getvalue()
+
+
 def test_verbose_2_is_the_table_and_0_is_silent() -> None:
     for verbose in (0, 2):
         out, err = io.StringIO(), io.StringIO()

@@ -342,6 +342,12 @@ def test_the_training_targets_of_a_quantile_transformer_have_a_density(scale):
     assert np.isfinite(column.log_derivative(y)).all()
 
 
+def test_a_transformer_that_is_flat_everywhere_has_no_density():
+    flat = FunctionTransformer(lambda y: 0 * y, lambda z: 3 + 0 * z)
+    column = fit_target_transform(flat, np.full((9, 1), 3.0)).columns[0]
+    assert np.isneginf(column.log_derivative(np.array([3.0, 4.0]))).all()
+
+
 def test_the_users_transformer_is_not_fitted_and_clones_search_and_route():
     transformer = PowerTransformer()
     model = SubnetLaplaceRegressor(target_transform=transformer, cv=None, **SMALL)
