@@ -31,7 +31,7 @@ from user_nets import (
 from sksubnet import MAPClassifier, MAPRegressor
 from sksubnet.nets import RandomStream
 from sksubnet.nets.criteria import BatchWeights, with_row_weights
-from sksubnet.nets.loading import WeightedLoader, with_weights
+from sksubnet.nets.loading import RowLoader, WeightedLoader, with_weights
 from sksubnet.nets.training import held_out_share
 
 CRITERIA = {
@@ -247,6 +247,27 @@ def test_weighted_rows_are_transformed_by_the_users_dataset():
     dataset = with_weights(Doubled(X, y), torch.ones(len(y)), BatchWeights())
     for row, _ in (dataset[3], dataset.transform(X[3], y[3])):
         assert_array_equal(row, 2 * X[3])
+
+
+class ManyAtOnce(OwnDataset):
+    def __getitems__(self, indices):
+        return [self[index] for index in reversed(indices)]
+
+
+def test_a_data_set_that_reads_many_rows_at_once_does_so_with_weights():
+    X, y = iris()
+    dataset = with_weights(ManyAtOnce(X, y), torch.arange(1.0, 151), BatchWeights())
+    ((rows, _),) = DataLoader(dataset, batch_size=150)
+    assert_array_equal(rows, X[::-1])
+    assert dataset.fetched == list(range(150))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_the_loader_of_a_part_of_the_rows_knows_its_batches(drop_last):
+    X, y = iris()
+    loader = RowLoader(Subset(Dataset(X, y), range(15)), batch_size=4, drop_last=drop_last)
+    sizes = [len(rows) for rows, _ in loader]
+    assert sizes == [4, 4, 4] + [3] * (not drop_last) and len(loader) == len(sizes)
 
 
 def test_weighted_rows_and_their_loaders_are_copied():

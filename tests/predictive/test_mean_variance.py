@@ -57,8 +57,9 @@ def test_values_are_those_of_quadrature(row):
         assert below == pytest.approx(level, abs=1e-8)
 
 
-def test_quantiles_without_any_spread_are_the_mean():
-    means = torch.tensor([[[1.5, -1600.0]]], dtype=torch.float64)
+@pytest.mark.parametrize("log_variance", [-800.0, -1600.0])
+def test_quantiles_without_any_spread_are_the_mean(log_variance):
+    means = torch.tensor([[[1.5, log_variance]]], dtype=torch.float64)
     certain = predictive_of(Mixture(means, torch.zeros(1, 1, 2, 2).double()), MeanVariance())
     assert certain.std()[0, 0] == 0
     np.testing.assert_array_equal(certain.quantiles((0.1, 0.5, 0.999)), [[[1.5, 1.5, 1.5]]])
