@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.jacobian import FactoredRows, JacobianPlan, jacobian
 from sksubnet.nets import Rows, count_rows, take_rows
-from sksubnet.posterior import Posterior
+from sksubnet.posterior import Posterior, rows_of_products
 from sksubnet.predictive import (
     SIGN_LINKS,
     Bernoulli,
@@ -63,8 +63,16 @@ class LinearisedNet(FittedNet):
 
     @property
     def rows_per_batch(self) -> int:
-        """Rows of a batch whose Jacobian fits the memory budget."""
-        return self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
+        """Rows of a batch whose Jacobian fits the memory budget, from one pass or several."""
+        # Solves read all of a large factor, and refined ones widen it: a few rows take long, too.
+        most = rows_of_products if self.posterior.costly else self.posterior.rows_per_batch
+        return max(1, most(self.plan, self.n_outputs, self.latent.dtype))
+
+    def _passes(self, X: Tensor) -> Iterator[Tensor]:
+        """Parts of a batch that pass through the net and back at once."""
+        step = self.posterior.rows_per_batch(self.plan, self.n_outputs, self.latent.dtype)
+        for start in range(0, count_rows(X), step):
+            yield take_rows(X, slice(start, start + step))
 
     def work(self, n_rows: int, shape: Sequence[int]) -> int:
         """Count the products of weights and rows of a prediction, and those of its Jacobian."""
@@ -85,16 +93,15 @@ class LinearisedNet(FittedNet):
         """Predictive mean (B, C) of the latents of a batch."""
         if self.shift is None:
             return self.map(X)
-        step = self.rows_per_batch
-        parts = []
-        for start in range(0, count_rows(X), step):
-            batch = take_rows(X, slice(start, start + step))
-            parts.append(self._moved(*self.posterior.jacobian(self.latent, self.plan, batch)))
-        return torch.cat(parts)
+        parts = (self.posterior.jacobian(self.latent, self.plan, part) for part in self._passes(X))
+        return torch.cat([self._moved(*part) for part in parts])
 
     def predictive(self, X: Tensor) -> Predictive:
         """Predictive of a batch, in the units of the net."""
-        outputs, rows = self.posterior.jacobian(self.latent, self.plan, X)
+        parts = [self.posterior.jacobian(self.latent, self.plan, part) for part in self._passes(X)]
+        outputs, rows = parts[0]
+        if len(parts) > 1:
+            outputs, rows = (torch.cat(found) for found in zip(*parts, strict=True))
         outputs = self._moved(outputs, rows)
         latents = Mixture(outputs[None], self.posterior.covariance(rows)[None])
         return predictive_of(latents, self.likelihood_at(X), self.link, self.seed)
@@ -126,7 +133,7 @@ class LinearisedNet(FittedNet):
     def _jacobian(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean latents (N, C) and Jacobian (N, C, S) of all rows at once, on the CPU."""
         latent, plan = self.latent, self.plan
-        parts = (jacobian(latent, plan, batch) for batch in batches)
+        parts = (jacobian(latent, plan, part) for batch in batches for part in self._passes(batch))
         outputs, rows = zip(*parts, strict=True)
         all_rows = torch.cat(rows).cpu()
         return self._moved(torch.cat(outputs).double().cpu(), all_rows), all_rows

@@ -32,6 +32,7 @@ from sksubnet.posterior.memory import (
     MEMORY_BUDGET,
     check_curvature_fits,
     check_joint_covariance_fits,
+    rows_of_products,
 )
 from sksubnet.posterior.tuning import (
     HeldOut,
@@ -77,6 +78,7 @@ __all__ = [
     "output_energy",
     "plan_for",
     "prior_limits",
+    "rows_of_products",
     "subnetwork_curvature",
     "tune_on_held_out",
     "tuned_noise",

@@ -9,6 +9,7 @@ from sklearn.datasets import load_diabetes, load_iris
 
 import sksubnet.posterior.cholesky
 import sksubnet.posterior.kinds
+import sksubnet.posterior.memory
 from sksubnet import SubnetLaplaceClassifier, SubnetLaplaceRegressor
 from sksubnet.posterior.cholesky import CholeskyPosterior, ShiftedCholesky, mirror_upper_
 
@@ -134,3 +135,33 @@ def test_estimators_agree_with_the_eigendecomposition(monkeypatch, task, prior_p
     spread = float(model.tuning_.losses.max() - model.tuning_.losses.min())
     assert abs(np.log(large.prior_precision_ / model.prior_precision_)) < np.log(10)
     assert second - first < 0.1 * spread
+
+
+def test_rows_of_several_passes_are_solved_for_at_once(monkeypatch):
+    """Large nets take few rows at once, and a solve reads all of the factor for any number."""
+    X, y = load_iris(return_X_y=True)
+    monkeypatch.setattr(sksubnet.posterior.kinds, "EIGEN_LIMIT", 10)
+    options = {"subnetwork_size": 60, "selection": "random", "prior_precision": 0.5, "cv": None}
+    model = SubnetLaplaceClassifier(**options, random_state=0).fit(X, y)
+    model.update(X[:3], y[:3])
+    expected, joint = model.predictive(X), model._joint_moments(X[:20])
+    passed, whiten = sksubnet.posterior.cholesky.jacobian, ShiftedCholesky.whiten
+    n_passed, n_solved = [], []
+
+    def counted_pass(latent, plan, rows):
+        n_passed.append(len(rows))
+        return passed(latent, plan, rows)
+
+    def counted_whiten(factor, rows):
+        n_solved.append(len(rows))
+        return whiten(factor, rows)
+
+    monkeypatch.setattr(sksubnet.posterior.memory, "rows_of_layers", lambda *_: 8)
+    monkeypatch.setattr(sksubnet.posterior.cholesky, "jacobian", counted_pass)
+    monkeypatch.setattr(ShiftedCholesky, "whiten", counted_whiten)
+    found = model.predictive(X)
+    assert max(n_passed) == 8 and n_solved == [150 * 3]
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.covariance, expected.covariance, rtol=1e-10, atol=1e-10)
+    for one, other in zip(model._joint_moments(X[:20]), joint, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
