@@ -213,6 +213,8 @@ def main() -> None:
     parser = options(__doc__, seeds=3)
     add_options(parser, images=4000, epochs=50, test=60)
     arguments = parsed(parser, needs_data=True)
+    if arguments.net != parser.get_default("net"):
+        arguments.stem += f"_{arguments.net}"
     if arguments.quick:
         arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 8
         arguments.epochs = 3

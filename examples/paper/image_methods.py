@@ -203,7 +203,7 @@ def document(
 ) -> str:
     """The tables of the main run below what they are of, then costs, checks and more images."""
     main = of_main_run(lines, images)
-    tables = [*tables, ("Costs", costs(main))]
+    tables = [*tables, ("Costs", costs([line for line in lines if line["images"] == images]))]
     of_one = [line for line in lines if line["images"] == images and line["seed"] == 0]
     if any(line["method"] in CHECKS for line in of_one):
         title = f"Checks with seed 0 (given precision: {GIVEN_PRECISION:g}), log likelihood"

@@ -171,7 +171,7 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
     for face, quantity in (("black", "entropy"), ("white", "mutual information")):
         drawn = {"color": "black", "marker": "o", "markerfacecolor": face}
         axes[1, 1].plot([], [], linestyle="", label=quantity, **drawn)
-    axes[1, 1].legend(fontsize=7, frameon=False, loc="best")
+    axes[1, 1].legend(fontsize=7, frameon=False, loc="lower right")
     for ax, letter in zip(axes.flat, "abcd", strict=True):
         ax.set_title(letter, loc="left", fontweight="bold")
         ax.spines[["top", "right"]].set_visible(False)
@@ -218,6 +218,8 @@ def main() -> None:
     parser = options(__doc__, seeds=3)
     add_options(parser, images=2000, epochs=10, test=200)
     arguments = parsed(parser, needs_data=True)
+    if arguments.net != parser.get_default("net"):
+        arguments.stem += f"_{arguments.net}"
     if arguments.quick:
         arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 50
         arguments.epochs = 3
