@@ -120,6 +120,12 @@ class BayesianNetClassifier(ClassifierMixin, BayesianNet):
                 "each row; use sample_weight."
             )
         labels = (y.toarray() if issparse(y) else np.asarray(y)).astype(np.float64)
+        if not np.isin(labels, (0, 1)).all():
+            found = ", ".join(f"{value:g}" for value in np.unique(labels)[:5])
+            raise ValueError(
+                f"y has {labels.shape[1]} columns of {found}: several labels for each row are "
+                "columns of 0 and 1, and classes are one column, or one text for each row."
+            )
         self._n_labels = labels.shape[1]
         self.classes_ = np.arange(self._n_labels)
         return self._table(X, labels, self._check_weights(sample_weight, X), groups)

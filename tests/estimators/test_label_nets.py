@@ -188,6 +188,17 @@ def test_refused_by_name():
     assert_refused(lambda: model.fit(X, Y + np.arange(3)), "y")
 
 
+@pytest.mark.parametrize("codes", [(-1, 1), (1, 2), (0, 2)], ids=str)
+def test_labels_of_other_codes_are_refused(codes):
+    X, Y = table(40)
+    given = np.where(Y == 1, codes[1], codes[0])
+    for model in (SubnetLaplaceClassifier(**QUICK), MAPClassifier(label_net(), random_state=0)):
+        found = ", ".join(map(str, codes))
+        assert_refused(
+            lambda model=model: model.fit(X, given), f"3 columns of {found}", "columns of 0 and 1"
+        )
+
+
 def test_classes_after_labels():
     X, Y = table(40)
     model = SubnetLaplaceClassifier(subnetwork_size=12, prior_precision=1.0, cv=None).fit(X, Y)
