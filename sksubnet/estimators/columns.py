@@ -69,6 +69,7 @@ class Columns:
                 continue
             codes = {level: code for code, level in enumerate(self.levels[j])}
             values = _values(column, name)
+            _check_kind(values, self.levels[j], name)
             found[:, j] = [np.nan if v is None else codes.get(v, UNSEEN) for v in values]
         return found
 
@@ -172,6 +173,21 @@ def _levels(values: list[Any], name: str, *, is_text: bool) -> tuple[Any, ...]:
             f"Column {name!r} mixes values of the types {', '.join(kinds)}; make them all text or "
             "all numbers."
         ) from error
+
+
+def _check_kind(values: list[Any], levels: tuple[Any, ...], name: str) -> None:
+    """Raise for text where the levels are numbers, or numbers where they are text.
+
+    Such values are written otherwise, not unseen.
+    """
+    is_text = isinstance(levels[0], str)
+    for value in values:
+        if value is not None and isinstance(value, str) != is_text:
+            had, has = ("text", "numbers") if is_text else ("numbers", "text")
+            raise TypeError(
+                f"Column {name!r} had {had} such as {levels[0]!r} in fit and now has {has} such as "
+                f"{value!r}; read it with the type that it had."
+            )
 
 
 def _numbers(column: Any, name: str) -> np.ndarray:

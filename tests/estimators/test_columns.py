@@ -153,6 +153,29 @@ def test_levels_and_holes_that_fit_has_not_seen_are_less_certain(fitted):
         assert np.median(fitted.predictive(new).std("epistemic") / known) > 1.3, name
 
 
+@pytest.mark.parametrize(
+    "known, given, message",
+    [
+        (
+            ["10", "20", "30"],
+            [10, 30, 20],
+            "'code' had text such as '10' in fit and now has numbers",
+        ),
+        (["10", "20", "30"], ["10", 20, None], "now has numbers such as 20"),
+        (pd.Categorical([10, 20, 30]), ["10", "30", "20"], "'code' had numbers such as 10"),
+        (pd.Categorical([True, False, True]), ["True", "False", None], "now has text such as 'Tr"),
+    ],
+    ids=["text", "some", "numbers", "booleans"],
+)
+def test_levels_that_are_written_otherwise_are_refused(known, given, message):
+    """They are the known ones in another form, and no new ones."""
+    columns = Columns.of(pd.DataFrame({"code": known}))
+    with pytest.raises(TypeError, match=message):
+        columns.read(pd.DataFrame({"code": pd.Series(given, dtype=object)}))
+    new = pd.DataFrame({"code": pd.Series(["40"] * 3 if isinstance(known, list) else [40.0] * 3)})
+    assert_array_equal(columns.read(new), [[UNSEEN]] * 3)
+
+
 def test_unseen_codes():
     columns = Columns.of(FRAME)
     new = FRAME.astype({"code": object})[:3]
