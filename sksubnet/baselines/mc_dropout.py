@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 
 from sksubnet.baselines.draws import DrawnFrom, NetDraws
@@ -34,7 +35,10 @@ class MCDropout(NetDraws):
 
     @property
     def _tabular(self) -> TabularNet | None:
-        return TabularNet(dropout=self.dropout) if self.net is None else super()._tabular
+        tabular = super()._tabular
+        if tabular is not None and not tabular.dropout:
+            tabular = clone(tabular).set_params(dropout=self.dropout)
+        return tabular
 
     def _initial_net(
         self, table: Table, task: str, n_outputs: int, seed: int, schedule: Schedule | None
@@ -64,8 +68,8 @@ class MCDropoutClassifier(BayesianNetClassifier, MCDropout):
     n_draws : int, default=100
         Number of dropout masks, each of them a pass of the net over the rows to predict.
     dropout : float in (0, 1), default=0.1
-        Dropout rate of the default net, behind each hidden layer. A skorch net has its own dropout
-        modules, and this is not used.
+        Dropout rate of the default net, behind each hidden layer; not where a :class:`TabularNet`
+        has one of its own. A skorch net has its own dropout modules, and this is not used.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
     cv : "auto", int, splitter, iterable or None, default=None
@@ -190,8 +194,8 @@ class MCDropoutRegressor(BayesianNetRegressor, MCDropout):
     n_draws : int, default=100
         Number of dropout masks, each of them a pass of the net over the rows to predict.
     dropout : float in (0, 1), default=0.1
-        Dropout rate of the default net, behind each hidden layer. A skorch net has its own dropout
-        modules, and this is not used.
+        Dropout rate of the default net, behind each hidden layer; not where a :class:`TabularNet`
+        has one of its own. A skorch net has its own dropout modules, and this is not used.
     noise : "auto", float or array of shape (n_targets,), default="auto"
         Standard deviation of the noise in the units of the target; ``"auto"`` minimises the
         negative log likelihood of held-out rows, or of the training rows where there are fewer than

@@ -253,11 +253,21 @@ def test_dropout_without_dropout_is_refused_before_training(kind):
     assert not CountedMLP.training_passes
 
 
-def test_the_default_net_gets_the_dropout_asked_for():
+@pytest.mark.parametrize(
+    "net, rate",
+    [
+        (None, 0.25),
+        (TabularNet(max_epochs=2), 0.25),
+        (TabularNet(max_epochs=2, dropout=0.5), 0.5),
+    ],
+    ids=["none", "without", "with"],
+)
+def test_the_default_net_gets_the_dropout_asked_for(net, rate):
     X, y = iris()
-    clf = MCDropoutClassifier(n_draws=2, dropout=0.25, random_state=0).fit(X, y)
-    rates = [layer.p for layer in clf.net_.module_.modules() if isinstance(layer, nn.Dropout)]
-    assert rates == [0.25, 0.25]
+    clf = MCDropoutClassifier(net, n_draws=2, dropout=0.25, random_state=0).fit(X, y)
+    modules = clf.folds_[0].net.module_.modules()
+    assert [m.p for m in modules if isinstance(m, nn.Dropout)] == [rate, rate]
+    assert clf.net is net and (net is None or net.dropout in (0, rate))
 
 
 @pytest.mark.parametrize("kind", [MAPClassifier, SWAGClassifier, MCDropoutClassifier])
