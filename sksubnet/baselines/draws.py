@@ -100,8 +100,9 @@ class NetDraws(BayesianNet):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels or targets.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; they count in the loss and in the noise, and an integer weight is
-            the same as repeating the row.
+            Non-negative weights; they count in the loss and in the noise. With folds an
+            integer weight is the same as repeating the row; a single net (``cv=None``, or a net of
+            your own) holds rows out at random, and others where there are more of them.
         groups : array-like of shape (n_samples,), default=None
             Groups of rows that belong together, for folds: a fold has all rows of a group or none.
 
