@@ -409,6 +409,8 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
                 return checked
             checks |= {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
             if not is_frame(X):
+                if not reset:
+                    self._columns.check_form(X)
                 checked = validate_data(self, X, y, reset=reset, **checks)
                 rows, targets = (checked, y) if isinstance(y, str) else checked
             else:

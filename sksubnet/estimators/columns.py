@@ -53,12 +53,7 @@ class Columns:
 
         A level that ``of`` has not seen has the code ``UNSEEN``.
         """
-        texts = [self.names[j] for j, known in self.levels.items() if isinstance(known[0], str)]
-        if texts and not is_frame(X):
-            raise TypeError(
-                f"fit saw a DataFrame with categories, such as {texts[0]!r}, so pass one with the "
-                f"same columns instead of a {type(X).__name__}."
-            )
+        self.check_form(X)
         if not self.levels and isinstance(X, np.ndarray) and X.dtype == np.float64:
             return X
         found = np.empty((X.shape[0], len(self.names)))
@@ -72,6 +67,15 @@ class Columns:
             _check_kind(values, self.levels[j], name)
             found[:, j] = [np.nan if v is None else codes.get(v, UNSEEN) for v in values]
         return found
+
+    def check_form(self, X: Any) -> None:
+        """Raise for rows without names where there are texts, which no array of numbers has."""
+        texts = [self.names[j] for j, known in self.levels.items() if isinstance(known[0], str)]
+        if texts and not is_frame(X):
+            raise TypeError(
+                f"fit saw a DataFrame with categories, such as {texts[0]!r}, so pass one with the "
+                f"same columns instead of a {type(X).__name__}."
+            )
 
 
 def is_frame(X: Any) -> bool:
@@ -198,9 +202,13 @@ def _numbers(column: Any, name: str) -> np.ndarray:
     array = column.to_numpy() if hasattr(column, "to_numpy") else column
     if array.dtype.kind in "biuf":
         return np.asarray(array, dtype=np.float64)
-    try:
-        return np.array([np.nan if v is None else float(v) for v in _values(column, name)])
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"Column {name!r} had numbers in fit and now has other values ({error})."
-        ) from error
+    found = np.full(len(array), np.nan)
+    for i, value in enumerate(_values(column, name)):
+        try:
+            found[i] = np.nan if value is None else float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"Column {name!r} had numbers in fit and now has {value!r}; read it with the type "
+                "that it had."
+            ) from error
+    return found

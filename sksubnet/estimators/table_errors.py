@@ -39,12 +39,20 @@ HINTS = {
 """By a part of the message that scikit-learn, NumPy or pandas gives."""
 
 
-HINTS_OF_TARGETS = {
-    "could not convert string": (
-        "y has text where a regressor needs numbers ({error}). Turn it into numbers, or take the "
-        "classifier, such as SubnetLaplaceClassifier, if these are classes."
-    ),
+HINTS_OF = {
+    "y": {
+        "could not convert string": (
+            "y has text where a regressor needs numbers ({error}). Turn it into numbers, or take "
+            "the classifier, such as SubnetLaplaceClassifier, if these are classes."
+        ),
+    },
+    "sample_weight": {
+        "could not convert string": (
+            "sample_weight has text where numbers are needed ({error}). Turn it into numbers."
+        ),
+    },
 }
+"""Those of one argument alone."""
 
 
 @contextlib.contextmanager
@@ -53,8 +61,7 @@ def hints(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        known = HINTS | HINTS_OF_TARGETS if what == "y" else HINTS
-        for part, hint in known.items():
+        for part, hint in (HINTS | HINTS_OF.get(what, {})).items():
             if part in str(error):
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(hint.format(what=what, error=error)) from error

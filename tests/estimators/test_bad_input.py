@@ -265,7 +265,7 @@ CASES = {
     "text as weight": (
         lambda: classify(weights=["heavy"] * 24),
         ValueError,
-        ["sample_weight has text", "'heavy'"],
+        ["sample_weight has text", "'heavy'", "Turn it into"],
     ),
     "weights of two axes": (lambda: classify(weights=np.ones((24, 2))), ValueError, ["1D array"]),
     "negative class weight": (

@@ -270,10 +270,16 @@ def test_categories_of_too_many_levels_are_refused():
 
 
 def test_text_in_place_of_numbers_and_arrays_in_place_of_frames(fitted):
-    with pytest.raises(TypeError, match="'number' had numbers in fit"):
+    with pytest.raises(TypeError, match=r"^Column 'number' had numbers in fit and now has 'much'"):
         fitted.predict(FRAME.assign(number="much"))
+    with pytest.raises(TypeError, match=r"^Column 'switch' had numbers in fit and now has 'True'"):
+        fitted.predict(FRAME.assign(switch=FRAME["switch"].astype(str)))
     with pytest.raises(TypeError, match=r"categories, such as 'text'.*ndarray"):
         fitted.predict(np.zeros((2, 8)))
+    with pytest.raises(TypeError, match=r"categories, such as 'text'.*instead of a Series"):
+        fitted.predict(FRAME.iloc[3])
+    with pytest.raises(TypeError, match=r"categories, such as 'text'.*ndarray"):
+        fitted.predict(FRAME.to_numpy())
     with pytest.raises(ValueError, match="feature names should match"):
         fitted.predict(FRAME[FRAME.columns[::-1]])
     with pytest.raises(ValueError, match="categorical_features has 'colour'"):
