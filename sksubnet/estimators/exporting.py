@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sksubnet.estimators.fitted import FittedNet
 from sksubnet.estimators.linearised import LinearisedNet
-from sksubnet.nets import LOG_VARIANCE_LIMIT, Encoding, NoiseNet, check_folder, write_whole
+from sksubnet.nets import LOG_VARIANCE_LIMIT, Encoding, NoiseNet, check_writable, write_whole
 from sksubnet.posterior import noise_of
 from sksubnet.predictive import SIGN_LINKS, Gaussian, Likelihood
 
@@ -221,7 +221,7 @@ def export_onnx(estimator: BayesianNet, path: str | os.PathLike[str]) -> None:
             "export_onnx needs onnx and onnxscript; the extra is sksubnet[onnx]."
         ) from error
     check_is_fitted(estimator)
-    check_folder(path)
+    check_writable(path)
     net, encoding = exported_net(estimator), None
     if estimator._tabular is not None:
         encoding = estimator._encoding

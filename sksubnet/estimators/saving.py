@@ -35,7 +35,7 @@ from sksubnet.nets import (
     KeptNet,
     NamedNet,
     TabularNet,
-    check_folder,
+    check_writable,
     frozen_like,
     is_frozen,
     resolved,
@@ -80,7 +80,7 @@ class Given:
 def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; see ``BayesianNet.save``."""
     check_is_fitted(model)
-    check_folder(path)
+    check_writable(path)
     safetensors = _safetensors("save")
     forms = dict(FORMS)
     named = partial(

@@ -14,7 +14,7 @@ from sksubnet.nets.criteria import LOG_VARIANCE_LIMIT
 from sksubnet.nets.default import Schedule, TabularNet, draws_nothing, n_epochs_kept
 from sksubnet.nets.dependencies import fingerprint
 from sksubnet.nets.encoding import UNSEEN, Encoding
-from sksubnet.nets.files import check_folder, write_whole
+from sksubnet.nets.files import check_writable, write_whole
 from sksubnet.nets.first_pass import n_outputs_of
 from sksubnet.nets.guard import check_class_weights, check_classes, check_labels, check_reading
 from sksubnet.nets.inputs import Inputs, gives_probabilities, inputs_of, latent_of
@@ -75,11 +75,11 @@ __all__ = [
     "check_class_weights",
     "check_classes",
     "check_convergence",
-    "check_folder",
     "check_frozen",
     "check_labels",
     "check_net",
     "check_reading",
+    "check_writable",
     "count_rows",
     "criterion_of",
     "draws_nothing",
