@@ -143,10 +143,11 @@ def load(path: str | os.PathLike[str], net: Any = None) -> Any:
     ----------
     path : str or path-like
         The file.
-    net : skorch net, FrozenEstimator or callable, default=None
-        The net that was given to the estimator, or a function that makes it. The names of its
-        classes and the shapes of its weights have to be those of the file. Not needed for the
-        default net.
+    net : skorch net, FrozenEstimator, TabularNet or callable, default=None
+        The net that was given to the estimator, or a function that makes it, fitted or not. The
+        names of its classes and the shapes of its weights have to be those of the file, which gives
+        the weights. Not needed for the default net, of which the file says how it is made, also
+        where a :class:`TabularNet` is passed.
 
     Returns
     -------
@@ -189,6 +190,8 @@ def load(path: str | os.PathLike[str], net: Any = None) -> Any:
     with _as_damage(name):
         kind, before = str(content["model"]["type"]), dict(content["versions"])
     check_versions(kind, before)
+    if type(net) in SAVABLE.values():  # the member that was given to an ensemble
+        net = _given_net(net)
     model, same = _loaded(content, arrays, name, resolved(net))
     if not same:
         raise ValueError(
@@ -208,7 +211,7 @@ def _loaded(
         probe = _rebuilt(content["probe"], arrays, net)
         if arrays:
             raise ValueError(f"the tensors {sorted(arrays)} belong to nothing")
-        if net is not None and _given_net(model) is None:
+        if not (net is None or isinstance(net, TabularNet)) and _given_net(model) is None:
             raise _Refused("The estimator has the default net, so load it without net.")
         return model, probe is None or _agree(
             _predicted(model, probe["X"]), probe["predicted"], _tolerance(model)

@@ -168,6 +168,11 @@ class NamedNet:
                 "be trusted with: load(path, net=...) takes the net that was given to the "
                 "estimator, or a function that makes it."
             )
+        if isinstance(net, TabularNet):
+            raise ValueError(
+                f"The file holds the weights of a {described}, but net is a TabularNet; pass the "
+                "net that was given to the estimator."
+            )
         if is_frozen(net) and not self.is_frozen:
             raise ValueError(
                 "The estimator trained its net, so pass the net itself instead of FrozenEstimator."
@@ -182,7 +187,7 @@ class NamedNet:
             )
         dtype = getattr(torch, self.dtype)
         with RandomStream(0).everywhere():
-            if is_frozen(net):
+            if is_frozen(net) and is_fitted(inner):
                 made = keepable_copy(inner)
                 settle(made, dtype)
             else:
@@ -208,18 +213,28 @@ class NamedNet:
 
 
 def resolved(given: Any) -> Any:
-    """Return the net that is given, or made by a function; ``None`` stays."""
-    if given is None:
-        return None
+    """Return the net that is given, or made by a function; ``None`` stays.
+
+    A frozen one need not be fitted, for its weights are those of the file.
+    """
     if callable(given) and not isinstance(given, NeuralNet):
         given = given()
-    check_net(given)
+    if given is None or isinstance(given, TabularNet):
+        return given
+    inner = given.estimator if is_frozen(given) else given
+    check_net(given if is_fitted(inner) else inner)
     return given
+
+
+def is_fitted(net: Any) -> bool:
+    """Whether a net of skorch has weights."""
+    return bool(getattr(net, "initialized_", False))
 
 
 def frozen_like(given: Any, trained: NeuralNet) -> FrozenEstimator:
     """Freeze a trained net, unless it is given that way."""
-    return given if is_frozen(given) else FrozenEstimator(trained)
+    given_fitted = is_frozen(given) and is_fitted(given.estimator)
+    return given if given_fitted else FrozenEstimator(trained)
 
 
 def _widths(net: NeuralNet) -> dict[str, int]:

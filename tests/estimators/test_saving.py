@@ -243,7 +243,9 @@ def test_a_net_that_takes_no_probe_rows_is_kept_without_that_check(tmp_path: Pat
 def test_nested_posteriors_of_an_ensemble(tmp_path: Path) -> None:
     member = SubnetLaplaceClassifier(classifier_net(), subnetwork_size=12, cv=2)
     model = DeepEnsembleClassifier(member, n_members=2, random_state=0).fit(X, LABELS)
-    again = sksubnet.load(saved(model, tmp_path), net=classifier_net())
+    path = saved(model, tmp_path)
+    assert_same(sksubnet.load(path, net=member), model)
+    again = sksubnet.load(path, net=classifier_net())
     assert_same(again, model)
     assert isinstance(again.net, SubnetLaplaceClassifier) and again.net.subnetwork_size == 12
     assert_same(again.fit(X, LABELS), model)
@@ -313,6 +315,35 @@ def test_another_net_is_refused(case: str, small: Any, tmp_path: Path) -> None:
 def test_a_net_that_is_not_needed(tmp_path: Path) -> None:
     path = saved(MODELS["diagonal"](), tmp_path)
     assert_refused(lambda: sksubnet.load(path, net=regressor_net()), "default net", "without net")
+
+
+@pytest.mark.parametrize("net", [sksubnet.TabularNet(), sksubnet.TabularNet], ids=["one", "class"])
+def test_the_default_net_may_be_passed(net: Any, small: Any, tmp_path: Path) -> None:
+    model = MODELS["diagonal"]()
+    path = saved(model, tmp_path)
+    assert_same(sksubnet.load(path, net=net), model)
+    path = saved(small, tmp_path)
+    assert_refused(lambda: sksubnet.load(path, net=net), "TabularNet", "NeuralNetRegressor")
+
+
+def frozen_and_unfitted() -> FrozenEstimator:
+    return FrozenEstimator(USER_NETS["frozen"]())
+
+
+@pytest.mark.parametrize("net", [frozen_and_unfitted(), frozen_and_unfitted], ids=["net", "maker"])
+def test_a_frozen_net_gets_its_weights_from_the_file(net: Any, tmp_path: Path) -> None:
+    model = MODELS["frozen"]()
+    path = saved(model, tmp_path)
+    again = sksubnet.load(path, net=net)
+    assert_same(again, model)
+    assert isinstance(again.net, FrozenEstimator) and again.net.estimator.initialized_
+    assert again.set_params(subnetwork_size=3).fit(X, Y).predict(X) == pytest.approx(
+        model.predict(X)
+    )
+    assert_same(sksubnet.load(saved(model, tmp_path), net=model.net), model)
+    assert_refused(
+        lambda: sksubnet.load(path, net=FrozenEstimator(regressor_net(Tanh))), "Tanh", "MLP"
+    )
 
 
 def content_of(path: Path) -> dict[str, Any]:
