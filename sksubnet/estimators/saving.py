@@ -50,6 +50,9 @@ FORMAT, FORMAT_VERSION = "sksubnet", "1"
 NO_CHECKSUM = "0" * 64
 """What stands in the place of the checksum while it is computed."""
 
+MARKS = (b'"format":"sksubnet"', rb"{\"versions\": {\"sksubnet\"")
+"""What a file has of which a part is damaged."""
+
 PROBE_ROWS = 4
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2}
 """How far predictions of another machine may be from those of the one that saved, by the dtype of
@@ -57,6 +60,12 @@ the net, as a share of the largest."""
 
 OF_THE_MACHINE = {"memory"}
 """Parameters that a loaded estimator has not: a cache there may hold what others put there."""
+
+OTHER_WAYS = (
+    "keep the estimator with pickle or joblib, or with cloudpickle where it has a lambda or "
+    "something that a script or a notebook defines"
+)
+"""What a file without code cannot hold, others can."""
 
 SAVABLE: dict[str, type[BayesianNet]] = {}
 """Estimators that a file may hold, by the names of their classes."""
@@ -117,14 +126,15 @@ def save(model: BayesianNet, path: str | os.PathLike[str]) -> None:
     try:
         _, same = _loaded(*_read(file, safetensors, name), name, _given_net(model))
     except ValueError as error:
+        reason = error.reason if isinstance(error, _Damaged) else error
         raise ValueError(
-            f"No file was written, because it could not be loaded again: {error}"
+            f"No file was written, because it could not be loaded again: {reason}"
         ) from error
     if not same:
         raise ValueError(
             "The estimator would predict something else once it is loaded, so no file was written: "
             "training has changed something in the net that is neither a parameter nor a buffer. "
-            "Make it one (register_buffer), or keep the estimator with pickle or joblib."
+            f"Make it one (register_buffer), or {OTHER_WAYS}."
         )
     write_whole(path, file)
     if any(net.n_rows_held for net in model._fitted_nets()):
@@ -222,6 +232,14 @@ class _Refused(ValueError):
     """What is wrong with what the user gave, rather than with the file."""
 
 
+class _Damaged(ValueError):
+    """What is wrong with a file, and why that was found."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.reason = f"{type(error).__name__}: {error!s:.200}"
+        super().__init__(f"{name} is damaged ({self.reason}); use another copy of it.")
+
+
 def _rebuilt(tree: Any, arrays: dict[str, np.ndarray], net: Any) -> Any:
     """Return the value of a tree, and take the arrays that it refers to."""
     wholes: dict[str, Callable[[dict[str, Any]], Any]] = wholes_of(FORMS.values())
@@ -244,6 +262,7 @@ def _restored(named: NamedNet, net: Any) -> KeptNet:
 
 def _parts_of_estimator(model: BayesianNet) -> dict[str, Any]:
     """Parameters, and what else the estimator has."""
+    model._validate_params()  # of what set_params changed after the fit
     params = model.get_params(deep=False)
     net, others = model.net, set(vars(model)) - {*params, *OF_CALLBACKS}
     params |= {name: None for name in OF_THE_MACHINE & params.keys()}
@@ -290,7 +309,7 @@ def _refuse(value: Any, where: str) -> Any:
     raise TypeError(
         f"{where} is of type {type(value).__module__}.{type(value).__qualname__}, which a file "
         "without code cannot hold. If it is a parameter that only fit uses, set_params(...) it to "
-        "something plain first; otherwise keep the estimator with pickle or joblib."
+        f"something plain first; otherwise {OTHER_WAYS}."
     )
 
 
@@ -338,9 +357,9 @@ def _tolerance(model: BayesianNet) -> float:
 
 def _read(content: bytes, safetensors: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Check a file's content; return what its metadata say, and its arrays by name."""
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    _check_is_ours(header, content, name)
     with _as_damage(name):
-        n_bytes = int.from_bytes(content[:8], "little")
-        header = content[8 : 8 + n_bytes]
         metadata = json.loads(header)["__metadata__"]
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}")
@@ -358,6 +377,31 @@ def _read(content: bytes, safetensors: Any, name: str) -> tuple[dict[str, Any], 
         return json.loads(metadata["content"]), arrays
 
 
+def _check_is_ours(header: bytes, content: bytes, name: str) -> None:
+    """Say of a file that something else wrote what it is, as far as that can be told."""
+    try:
+        described = json.loads(header)
+        is_foreign = described.get("__metadata__", {}).get("format") != FORMAT
+    except (ValueError, AttributeError, RecursionError):
+        described, is_foreign = None, True
+    if not is_foreign or any(mark in content for mark in MARKS):
+        return
+    if not content:
+        kind = "it is empty"
+    elif described is not None:
+        kind = "it has tensors that something else wrote, in the format of safetensors"
+    elif content.startswith(b"\x80"):
+        kind = "it looks like a pickle, such as joblib.load reads"
+    elif content.startswith(b"PK\x03\x04"):
+        kind = "it is a zip archive, such as torch.save and skops write"
+    else:
+        kind = "there is nothing of such a file in it"
+    raise ValueError(
+        f"{name} is no file of an estimator's save: {kind}. Give the name of one, or, if it was "
+        "one, use another copy of it."
+    )
+
+
 def _entry(digest: str) -> bytes:
     """Entry of the checksum in the header; quotes within other entries are escaped."""
     return f'"sha256":"{digest}"'.encode()
@@ -373,10 +417,7 @@ def _as_damage(name: str) -> Iterator[None]:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever a wrong number or name in the file leads to
-        raise ValueError(
-            f"{name} is damaged, or no file of an estimator's save ({type(error).__name__}: "
-            f"{error!s:.200}); use another copy of it."
-        ) from error
+        raise _Damaged(name, error) from error
 
 
 def _safetensors(verb: str) -> Any:

@@ -500,27 +500,40 @@ def test_damaged_files_give_no_model(small: Any, tmp_path: Path) -> None:
         if found == content:
             continue
         path.write_bytes(found)
-        with pytest.raises(ValueError, match=r"damaged|version"):
+        with pytest.raises(ValueError, match=r"damaged|version|is no file of"):
             sksubnet.load(path, net=regressor_net())
         n_damaged += 1
     assert n_damaged > 350
 
 
-FOREIGN: dict[str, bytes] = {
-    "empty": b"",
-    "text": b"hello, this is no file of ours",
-    "pickle": pickle.dumps({"a": 1}),
-    "zeros": bytes(100),
-    "safetensors": safetensors.save({"a": np.zeros(3)}),
-    "other metadata": safetensors.save({"a": np.zeros(3)}, {"format": "pt"}),
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "it is empty"),
+    "text": (b"hello, this is no file of ours", "nothing of such a file"),
+    "accents": ("h\xe9 ".encode("latin-1") * 9, "nothing of such a file"),
+    "pickle": (pickle.dumps({"a": sksubnet.TabularNet()}), "pickle"),
+    "zip": (b"PK\x03\x04" + bytes(30), "torch.save and skops"),
+    "zeros": (bytes(100), "nothing of such a file"),
+    "list": ((2).to_bytes(8, "little") + b"[]", "nothing of such a file"),
+    "nested": ((9999).to_bytes(8, "little") + b"[" * 9999, "nothing of such a file"),
+    "safetensors": (safetensors.save({"a": np.zeros(3)}), "something else wrote"),
+    "other metadata": (
+        safetensors.save({"a": np.zeros(3)}, {"format": "pt", "format_version": "1"}),
+        "something else wrote",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_bytes(FOREIGN[kind])
-    assert_refused(lambda: sksubnet.load(path), str(path), "no file of an estimator's save")
+    content, part = FOREIGN[kind]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} is no file of an estimator's save: ") as caught:
+        sksubnet.load(path)
+    message = str(caught.value)
+    assert part in message
+    for internal in ("Error", "__metadata__", "codec", "char", "damaged"):
+        assert internal not in message
 
 
 def test_other_versions(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,12 +554,13 @@ def by_size(trained: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"selection": by_size}, ("selection", "function", "set_params")),
-        ({"reference": memoryview(b"")}, ("reference", "memoryview")),
+        ({"selection": by_size}, ("selection", "function", "set_params", "cloudpickle")),
+        ({"reference": memoryview(b"")}, ("'reference' parameter",)),
+        ({"net_": memoryview(b"")}, ("net_", "memoryview")),
         ({"extra_": {"a": [1, np.float16(3)]}}, ("extra_", "float16", "pickle")),
         ({"when_": np.array(["2020"], "M8[Y]")}, ("when_", "ndarray")),
     ],
-    ids=["function", "parameter", "attribute", "dates"],
+    ids=["function", "parameter", "value", "attribute", "dates"],
 )
 def test_what_cannot_be_held(change: Any, parts: Any, small: Any, tmp_path: Path) -> None:
     model = copy.deepcopy(small)
@@ -558,6 +572,31 @@ def test_what_cannot_be_held(change: Any, parts: Any, small: Any, tmp_path: Path
 def test_what_could_not_be_loaded_again_is_not_written(small: Any, tmp_path: Path) -> None:
     model = copy.deepcopy(small).set_params(net=regressor_net(module__hidden=9))
     assert_refused(lambda: model.save(tmp_path / "model"), "No file was written", "layers.0.bias")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_breaks_loading_is_told_without_a_file(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: bytes) -> None:
+        raise KeyError("tensor")
+
+    monkeypatch.setattr(safetensors, "load", fail)
+    with pytest.raises(ValueError, match=r"^No file was written") as caught:
+        small.save(tmp_path / "model")
+    assert "KeyError: 'tensor'" in str(caught.value)
+    assert "damaged" not in str(caught.value) and "another copy" not in str(caught.value)
+
+
+def test_a_parameter_that_was_set_wrong_after_the_fit_is_named(tmp_path: Path) -> None:
+    model = MODELS["diagonal"]().set_params(prior_precision="zz")
+    with pytest.raises(ValueError, match=r"^The 'prior_precision' parameter of .*'zz'"):
+        model.save(tmp_path / "model")
+    member = SubnetLaplaceClassifier(classifier_net(), subnetwork_size=12, cv=2)
+    ensemble = DeepEnsembleClassifier(member, n_members=2, random_state=0).fit(X, LABELS)
+    ensemble.set_params(net__link="zz")
+    with pytest.raises(ValueError, match=r"^The 'link' parameter of SubnetLaplaceClassifier.*'zz'"):
+        ensemble.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
