@@ -231,23 +231,30 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file that holds no code.
 
-        :func:`sksubnet.load` reads it, and predicts the same to the last bit. A net of the user's
-        is written as its weights and the names of its classes, and given to ``load`` again.
+        :func:`sksubnet.load` reads it. With the same libraries on the same processor it predicts
+        the same to the last bit; elsewhere sums may be rounded in another order, and predictions of
+        some random rows that are further off than that are refused. A net of the user's is written
+        as its weights and the names of its classes, and given to ``load`` again.
 
         Parameters
         ----------
         path : str or path-like
-            The file, in the format of safetensors. It is replaced whole or not at all.
+            The file, in the format of safetensors. It is replaced whole or not at all, and keeps
+            its permissions.
 
         Raises
         ------
         ImportError
             If safetensors is missing; the extra is ``sksubnet[save]``.
         OSError
-            If the file cannot be written, such as where its folder does not exist.
+            If the file cannot be written, such as where its folder does not exist, or where it is
+            read-only.
         TypeError
             If a parameter or a part of the fit is of a type that such a file cannot hold, such as
             a function as `selection`.
+        ValueError
+            If a parameter was set to what is not allowed after the fit, or the file could not be
+            loaded again; nothing is written.
 
         Warns
         -----
@@ -257,9 +264,11 @@ class BayesianNet(Documented, CallbackSupportMixin, MetaEstimatorMixin, BaseEsti
 
         Notes
         -----
-        pickle, joblib and cloudpickle keep any fit, and run code when they load. With the default
-        net, skops and MLflow's default format hold plain parts and ask for trust in the class of
-        the estimator alone (``trusted``, ``skops_trusted_types``).
+        pickle and joblib keep any fit whose functions and classes can be imported; cloudpickle
+        keeps lambdas, too, and what a script or a notebook defines. All three run code when they
+        load. With ``net=None``, skops and MLflow's default format hold plain parts and ask for
+        trust in the class of the estimator alone (``trusted``, ``skops_trusted_types``), and
+        besides in :class:`~sksubnet.TabularNet` and the classes of members where there are such.
         """
         save(self, path)
 
