@@ -317,9 +317,10 @@ def main() -> None:
         deltas, seeds, steps = (0.5,), 1, QUICK_STEPS
     wanted = jobs(deltas, seeds, steps)
     lines = carried_out(wanted, measure, arguments)
-    command = f"python examples/paper/bandit.py --steps {steps}"
-    done = f"{len(lines)} of {len(wanted)} games; `{command}` runs the others.\n\n"
-    publish(done + report(lines, steps), "The wheel bandit", arguments)
+    done = f"{len(lines)} of {len(wanted)} games"
+    if len(lines) < len(wanted):
+        done += f"; `python examples/paper/bandit.py --steps {steps}` runs the others"
+    publish(f"{done}.\n\n{report(lines, steps)}", "The wheel bandit", arguments)
     draw(lines, arguments.output / f"{arguments.stem}.png")
 
 
