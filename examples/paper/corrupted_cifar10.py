@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import carried_out, one_thread, options, parsed, publish
+from common import carried_out, one_thread, publish
 from corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from image_methods import (
     STYLES,
     Job,
     Rows,
     Task,
-    add_options,
     document,
+    image_arguments,
     jobs,
     measured,
     method,
@@ -210,14 +210,7 @@ def report(lines: list[dict[str, Any]], images: int) -> str:
 
 
 def main() -> None:
-    parser = options(__doc__, seeds=3)
-    add_options(parser, images=4000, epochs=50, test=60)
-    arguments = parsed(parser, needs_data=True)
-    if arguments.net != parser.get_default("net"):
-        arguments.stem += f"_{arguments.net}"
-    if arguments.quick:
-        arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 8
-        arguments.epochs = 3
+    arguments = image_arguments(__doc__, images=4000, epochs=50, test=60, quick_test=8)
 
     def measure(job: Job) -> dict[str, Any]:
         tests = load_tests(arguments.data, job.test)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from common import options, parsed
 from image_nets import image_net
 from sklearn.metrics import roc_auc_score
 from study_scores import markdown
@@ -67,14 +68,24 @@ class Task(NamedTuple):
     tests: dict[str, Rows]
 
 
-def add_options(parser: argparse.ArgumentParser, images: int, epochs: int, test: int) -> None:
-    """Options of the experiments on images."""
+def image_arguments(
+    doc: str, *, images: int, epochs: int, test: int, quick_test: int
+) -> argparse.Namespace:
+    """Options of an experiment on images; another net than the small has files of its own."""
+    parser = options(doc, seeds=3)
     parser.add_argument("--net", choices=["small", "resnet18"], default="small")
     parser.add_argument("--images", type=int, default=images, help="to train on")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--test", type=int, default=test, help="images of each test set")
     names = [*STYLES, *CHECKS]
     parser.add_argument("--methods", nargs="+", choices=names, help="only these and the MAP")
+    arguments = parsed(parser, needs_data=True)
+    if arguments.net != "small":
+        arguments.stem += f"_{arguments.net}"
+    if arguments.quick:
+        arguments.seeds, arguments.net, arguments.epochs = 1, "tiny", 3
+        arguments.images, arguments.test = 300, quick_test
+    return arguments
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:

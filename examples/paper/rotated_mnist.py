@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import carried_out, one_thread, options, parsed, publish
+from common import carried_out, one_thread, publish
 from image_methods import (
     STYLES,
     Job,
     Task,
-    add_options,
     detection,
     document,
+    image_arguments,
     jobs,
     measured,
     method,
@@ -215,14 +215,7 @@ def report(lines: list[dict[str, Any]], images: int) -> str:
 
 
 def main() -> None:
-    parser = options(__doc__, seeds=3)
-    add_options(parser, images=2000, epochs=10, test=200)
-    arguments = parsed(parser, needs_data=True)
-    if arguments.net != parser.get_default("net"):
-        arguments.stem += f"_{arguments.net}"
-    if arguments.quick:
-        arguments.seeds, arguments.net, arguments.images, arguments.test = 1, "tiny", 300, 50
-        arguments.epochs = 3
+    arguments = image_arguments(__doc__, images=2000, epochs=10, test=200, quick_test=50)
 
     def measure(job: Job) -> dict[str, Any]:
         task = load(arguments.data, job.images, job.test, job.seed)

@@ -53,7 +53,6 @@ class Columns:
 
         A level that ``of`` has not seen has the code ``UNSEEN``.
         """
-        self.check_form(X)
         if not self.levels and isinstance(X, np.ndarray) and X.dtype == np.float64:
             return X
         found = np.empty((X.shape[0], len(self.names)))
@@ -64,8 +63,9 @@ class Columns:
                 continue
             codes = {level: code for code, level in enumerate(self.levels[j])}
             values = _values(column, name)
-            _check_kind(values, self.levels[j], name)
             found[:, j] = [np.nan if v is None else codes.get(v, UNSEEN) for v in values]
+            unseen = np.flatnonzero(found[:, j] == UNSEEN)
+            _check_kind([values[i] for i in unseen], self.levels[j], name)
         return found
 
     def check_form(self, X: Any) -> None:
@@ -179,14 +179,14 @@ def _levels(values: list[Any], name: str, *, is_text: bool) -> tuple[Any, ...]:
         ) from error
 
 
-def _check_kind(values: list[Any], levels: tuple[Any, ...], name: str) -> None:
-    """Raise for text where the levels are numbers, or numbers where they are text.
+def _check_kind(unseen: list[Any], levels: tuple[Any, ...], name: str) -> None:
+    """Raise for unseen text where the levels are numbers, or numbers where they are text.
 
-    Such values are written otherwise, not unseen.
+    Such values are written otherwise, not new.
     """
-    is_text = isinstance(levels[0], str)
-    for value in values:
-        if value is not None and isinstance(value, str) != is_text:
+    for value in unseen:
+        is_text = isinstance(levels[0], str)
+        if isinstance(value, str) != is_text:
             had, has = ("text", "numbers") if is_text else ("numbers", "text")
             raise TypeError(
                 f"Column {name!r} had {had} such as {levels[0]!r} in fit and now has {has} such as "

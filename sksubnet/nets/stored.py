@@ -22,7 +22,7 @@ from sksubnet.nets.encoding import Encoding
 from sksubnet.nets.keeping import keepable_copy
 from sksubnet.nets.modules import Training, load, outcome, settle, whole_module
 from sksubnet.nets.randomness import RandomStream
-from sksubnet.nets.training import check_net, is_frozen
+from sksubnet.nets.training import check_net, is_fitted, is_frozen
 from sksubnet.nets.widths import INPUT_WIDTHS, OUTPUT_WIDTHS, with_widths
 
 PLAIN = frozenset((bool, int, float, str, type(None)))
@@ -224,11 +224,6 @@ def resolved(given: Any) -> Any:
     inner = given.estimator if is_frozen(given) else given
     check_net(given if is_fitted(inner) else inner)
     return given
-
-
-def is_fitted(net: Any) -> bool:
-    """Whether a net of skorch has weights."""
-    return bool(getattr(net, "initialized_", False))
 
 
 def frozen_like(given: Any, trained: NeuralNet) -> FrozenEstimator:

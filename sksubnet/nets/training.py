@@ -48,6 +48,11 @@ def is_frozen(net: Any) -> bool:
     return isinstance(net, FrozenEstimator)
 
 
+def is_fitted(net: Any) -> bool:
+    """Whether a net of skorch has weights."""
+    return bool(getattr(net, "initialized_", False))
+
+
 def check_net(net: Any) -> None:
     """Raise unless ``net`` is a skorch net, or a fitted one in a ``FrozenEstimator``."""
     inner = net.estimator if is_frozen(net) else net
@@ -57,7 +62,7 @@ def check_net(net: Any) -> None:
             "NeuralNetClassifier(Module), FrozenEstimator(fitted_net), or None for the default."
         )
     check_threshold(inner)
-    if is_frozen(net) and not getattr(inner, "initialized_", False):
+    if is_frozen(net) and not is_fitted(inner):
         raise ValueError("The net inside FrozenEstimator is not fitted; fit it first.")
 
 
