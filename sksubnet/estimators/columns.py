@@ -70,7 +70,7 @@ class Columns:
 
     def check_form(self, X: Any) -> None:
         """Raise for rows without names where there are texts, which no array of numbers has."""
-        texts = [self.names[j] for j, known in self.levels.items() if isinstance(known[0], str)]
+        texts = [self.names[j] for j, known in self.levels.items() if _are_texts(known)]
         if texts and not is_frame(X):
             raise TypeError(
                 f"fit saw a DataFrame with categories, such as {texts[0]!r}, so pass one with the "
@@ -179,13 +179,18 @@ def _levels(values: list[Any], name: str, *, is_text: bool) -> tuple[Any, ...]:
         ) from error
 
 
+def _are_texts(levels: tuple[Any, ...]) -> bool:
+    """Whether levels are text; a category that was missing in every row has none."""
+    return bool(levels) and isinstance(levels[0], str)
+
+
 def _check_kind(unseen: list[Any], levels: tuple[Any, ...], name: str) -> None:
     """Raise for unseen text where the levels are numbers, or numbers where they are text.
 
     Such values are written otherwise, not new.
     """
-    for value in unseen:
-        is_text = isinstance(levels[0], str)
+    is_text = _are_texts(levels)
+    for value in unseen if levels else ():
         if isinstance(value, str) != is_text:
             had, has = ("text", "numbers") if is_text else ("numbers", "text")
             raise TypeError(

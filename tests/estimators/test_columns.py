@@ -176,6 +176,18 @@ def test_levels_that_are_written_otherwise_are_refused(known, given, message):
     assert_array_equal(columns.read(new), [[UNSEEN]] * 3)
 
 
+def test_a_category_that_was_missing_in_every_row_knows_no_level():
+    frame = FRAME[["number"]].assign(code=pd.Categorical([None] * N, categories=["10", "20"]))
+    columns = Columns.of(frame)
+    assert columns.levels == {1: ()}
+    assert_array_equal(columns.read(frame)[:, 1], np.full(N, np.nan))
+    seen = frame.assign(code="10")
+    assert_array_equal(columns.read(seen)[:, 1], np.full(N, UNSEEN))
+    model = quick().fit(frame, Y)
+    assert np.isfinite(model.predict(frame, return_std=True)).all()
+    assert np.isfinite(model.predict(seen, return_std=True)).all()
+
+
 def test_unseen_codes():
     columns = Columns.of(FRAME)
     new = FRAME.astype({"code": object})[:3]
